@@ -1,0 +1,148 @@
+// Package render turns Vault's answers into the files of a volume: all of them or none, and equal answers into equal
+// bytes, so that a volume that is asked again does not look changed.
+package render
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"leasehold/internal/client"
+	"leasehold/internal/spec"
+)
+
+// File is one file of a volume. Its contents are secret: never print it.
+type File struct {
+	Path     string      // relative to the volume, clean
+	Mode     fs.FileMode // 0 to 0777
+	Contents []byte
+}
+
+// Format prints the path only.
+func (f File) Format(s fmt.State, _ rune) { _, _ = fmt.Fprintf(s, "file %q", f.Path) }
+
+// maxTotal is how many bytes the files of one volume may have together. Kubernetes refuses Secrets beyond it, which the
+// driver makes of the files, and the driver's connection ends at four times as much.
+const maxTotal = 1 << 20
+
+// Files renders all objects or none, sorted by path. It asks read once for each distinct source, for all of them
+// concurrently; one that fails does not stop the others. The error joins an [*Error] for each failure (errors.Join), so
+// that all of them are known at once.
+func Files(objects []spec.Object, read func(spec.Source) (client.Grant, error)) ([]File, error) {
+	answers := readAll(spec.Class{Objects: objects}.Sources(), read)
+
+	var files []File
+	var failures []error
+	failed := make(map[spec.Source]*Error) // by source, for it is named once with all of its objects
+	for _, o := range objects {
+		if err := answers[o.Source].err; err != nil {
+			if failed[o.Source] == nil {
+				failed[o.Source] = &Error{Source: o.Source, Err: err}
+				failures = append(failures, failed[o.Source])
+			}
+			failed[o.Source].Objects = append(failed[o.Source].Objects, o.Name)
+			continue
+		}
+		contents, err := answers[o.Source].render(o)
+		if err != nil {
+			failures = append(failures, &Error{Objects: []string{o.Name}, Source: o.Source, Err: err})
+			continue
+		}
+		files = append(files, File{Path: o.Name, Mode: o.Mode, Contents: contents})
+	}
+	if len(failures) > 0 {
+		return nil, errors.Join(failures...)
+	}
+	if err := checkTotal(files); err != nil {
+		return nil, errors.Join(err)
+	}
+	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
+	return files, nil
+}
+
+// readAll asks for all sources at once. How many requests really go out at the same time is for read to say.
+func readAll(sources []spec.Source, read func(spec.Source) (client.Grant, error)) map[spec.Source]answer {
+	list := make([]answer, len(sources))
+	var group sync.WaitGroup
+	for i, source := range sources {
+		group.Go(func() {
+			grant, err := read(source)
+			if err != nil {
+				list[i] = answer{err: err}
+				return
+			}
+			list[i] = decode(grant)
+		})
+	}
+	group.Wait()
+	answers := make(map[spec.Source]answer, len(sources)) // source -> what came of it
+	for i, source := range sources {
+		answers[source] = list[i]
+	}
+	return answers
+}
+
+// mostNamed is how many objects or keys an error names. An error ends in events and logs.
+const mostNamed = 12
+
+// Error is one failure on the way from Vault to a file. errors.As finds the client's error in it, if Vault did not
+// give an answer.
+type Error struct {
+	Objects []string    // names of the objects that fail by it, at least one
+	Source  spec.Source // where their bytes were to come from
+	Err     error
+}
+
+// Error returns one line: the objects and the cause.
+func (e *Error) Error() string {
+	noun := "object"
+	if len(e.Objects) > 1 {
+		noun = "objects"
+	}
+	return fmt.Sprintf("%s %s: %v", noun, quoteList(e.Objects), e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// quoteList quotes the first names of a list and counts the others.
+func quoteList(names []string) string {
+	var b strings.Builder
+	for i, name := range names[:min(len(names), mostNamed)] {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Quote(name))
+	}
+	if more := len(names) - mostNamed; more > 0 {
+		fmt.Fprintf(&b, " and %d more", more)
+	}
+	return b.String()
+}
+
+// checkTotal refuses more bytes than a volume may have, and names the largest files.
+func checkTotal(files []File) error {
+	total := 0
+	for _, f := range files {
+		total += len(f.Contents)
+	}
+	if total <= maxTotal {
+		return nil
+	}
+	largest := slices.SortedStableFunc(slices.Values(files), func(a, b File) int {
+		return cmp.Compare(len(b.Contents), len(a.Contents))
+	})
+	var names, sizes []string
+	for _, f := range largest[:min(len(largest), mostNamed)] {
+		names = append(names, f.Path)
+		sizes = append(sizes, strconv.Itoa(len(f.Contents)))
+	}
+	return &Error{Objects: names, Err: fmt.Errorf(
+		"the volume would have %d bytes, more than %d; the largest files have %s bytes: take single fields with secretKey, or "+
+			"split the class in two", total, maxTotal, strings.Join(sizes, ", "))}
+}
