@@ -1,0 +1,37 @@
+// Command provider is the node's half of Leasehold: a provider of the Secrets Store CSI driver that gives every pod
+// its own Vault credentials, as files.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	c, err := parseConfig(os.Args[1:], os.Getenv, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "provider: these settings need mending (see -help):")
+		for _, fault := range strings.Split(err.Error(), "\n") {
+			fmt.Fprintln(os.Stderr, "  *", fault)
+		}
+		os.Exit(2)
+	case c.ShowVersion:
+		fmt.Println("leasehold provider", version())
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, c, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "provider:", err)
+		os.Exit(1)
+	}
+}

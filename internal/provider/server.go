@@ -1,0 +1,102 @@
+// Package provider is the Secrets Store CSI driver's side of Leasehold: it answers the driver's gRPC calls.
+//
+// The driver calls Mount when a pod starts and, with rotation on, at every poll; nothing tells a provider that a pod
+// is gone. What comes in is parsed by package spec, what it needs from Vault is held by package lease, and package
+// render makes the files. This package joins them, and turns failures into what kubelet and a person need to see.
+package provider
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"leasehold/internal/lease"
+	"leasehold/internal/observe"
+	"leasehold/internal/spec"
+)
+
+// apiVersion is the version of the driver's provider API that this package serves.
+const apiVersion = "v1alpha1"
+
+// Config is what a Server is made of. All of it is required.
+type Config struct {
+	Keeper       *lease.Keeper
+	Operator     spec.Operator
+	MountTimeout time.Duration // how long a Mount waits for Vault; kubelet waits two minutes
+	StopTimeout  time.Duration // how long Serve waits at its end for the calls at work
+	Version      string        // of Leasehold
+	Log          *slog.Logger
+	Mounted      func(code string, d time.Duration) // called for each finished Mount
+}
+
+// Server answers the driver.
+type Server struct {
+	v1alpha1.UnimplementedCSIDriverProviderServer
+	config Config
+}
+
+// NewServer returns a server; Serve starts it.
+func NewServer(c Config) *Server { return &Server{config: c} }
+
+// Serve answers calls that come in at l until ctx ends, and then until those at work are done, within StopTimeout.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	server := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
+	v1alpha1.RegisterCSIDriverProviderServer(server, s)
+
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve the driver: %w", err)
+	case <-ctx.Done():
+	}
+	// Stop cancels the calls at work. What they were waiting for goes on, and is given back by the keeper.
+	force := time.AfterFunc(s.config.StopTimeout, server.Stop)
+	defer force.Stop()
+	server.GracefulStop()
+	return nil
+}
+
+// Version tells the driver who answers.
+func (s *Server) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
+	return &v1alpha1.VersionResponse{Version: apiVersion, RuntimeName: "leasehold", RuntimeVersion: s.config.Version}, nil
+}
+
+// Probe makes a Version call over the socket, as the driver would.
+func Probe(ctx context.Context, socket string) error {
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	_, err = v1alpha1.NewCSIDriverProviderClient(conn).Version(ctx, &v1alpha1.VersionRequest{Version: apiVersion})
+	return err
+}
+
+// intercept notes each call's method, duration and code; never the request or the answer, which carry secrets. A call
+// that panics fails alone: the provider has other pods to serve.
+func (s *Server) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
+	start := time.Now()
+	defer func() {
+		if cause := recover(); cause != nil {
+			// The value of a panic may be anything, so only its type is told. The stack shows no values.
+			s.config.Log.Error("call panicked", observe.KeyMethod, info.FullMethod, "cause", fmt.Sprintf("%T", cause), "stack", string(debug.Stack()))
+			response, err = nil, status.Error(codes.Internal, "internal error: see the provider's log")
+		}
+		elapsed, code := time.Since(start), status.Code(err)
+		if info.FullMethod == v1alpha1.CSIDriverProvider_Mount_FullMethodName {
+			s.config.Mounted(code.String(), elapsed)
+		}
+		s.config.Log.Debug("call", observe.KeyMethod, info.FullMethod, observe.KeyCode, code.String(), observe.KeyDuration, elapsed)
+	}()
+	return handler(ctx, request)
+}

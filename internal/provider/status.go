@@ -1,0 +1,116 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"leasehold/internal/client"
+	"leasehold/internal/render"
+	"leasehold/internal/spec"
+)
+
+// describe turns a failed Mount into what the driver gets to see: kubelet shows the message in the pod's events, so it
+// names pod, objects, Vault path, cause and cure.
+//
+// The code must be one that kubelet takes as final. After Canceled, DeadlineExceeded, Unavailable, ResourceExhausted
+// or Aborted it keeps the volume's directory as "maybe mounted"; with rotation on, the driver then takes the directory
+// for a fresh mount, skips the call and reports success, and the pod starts on an empty volume.
+func describe(mount spec.Mount, err error) *status.Status {
+	var faults spec.Faults
+	if errors.As(err, &faults) {
+		return status.New(codes.InvalidArgument, fmt.Sprintf("pod %s/%s: %v", mount.Pod.Namespace, mount.Pod.Name, faults))
+	}
+	causes := split(err)
+	sentences := make([]string, len(causes))
+	code := codes.Internal
+	for i, cause := range causes {
+		sentences[i] = cause.Error()
+		if cure := cure(mount, cause); cure != "" {
+			sentences[i] += "; " + cure
+		}
+		code = graver(code, codeOf(cause))
+	}
+	return status.New(code, fmt.Sprintf("pod %s/%s: %s", mount.Pod.Namespace, mount.Pod.Name, strings.Join(sentences, " | ")))
+}
+
+// split returns the errors that were joined into err.
+func split(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only a join at the very top is several failures
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// codeOf maps what to do next to a code. Everything is final; see describe.
+func codeOf(err error) codes.Code {
+	switch client.KindOf(err) {
+	case client.Denied:
+		return codes.PermissionDenied
+	case client.Missing:
+		return codes.NotFound
+	case client.Rejected:
+		return codes.FailedPrecondition
+	case client.Unavailable, client.Expired:
+		return codes.Internal
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return codes.Internal // waiting ended; the next try goes on from there
+	}
+	return codes.FailedPrecondition // Vault's answer does not fit what the object asks of it
+}
+
+// graver returns the code of two failures that a person must look at first: Internal may pass by itself.
+func graver(a, b codes.Code) codes.Code {
+	if a == codes.Internal {
+		return b
+	}
+	return a
+}
+
+// cure says what is likely to help, or "".
+func cure(mount spec.Mount, err error) string {
+	var failure *client.Error
+	if !errors.As(err, &failure) {
+		return ""
+	}
+	vault, pod := mount.Class.Vault, mount.Pod
+	switch failure.Kind {
+	case client.Denied:
+		if failure.Op == "login" {
+			return fmt.Sprintf("check that auth/%s has the role %q and that it is bound to service account %s/%s and to audience %q",
+				vault.AuthPath, vault.Role, pod.Namespace, pod.ServiceAccount, vault.Audience)
+		}
+		return fmt.Sprintf("a policy of Vault role %q must allow %q on that path", vault.Role, capability(err))
+	case client.Missing:
+		return "check secretPath (for KV version 2 it contains data/ after the mount), and that the secret was written and not deleted"
+	case client.Unavailable:
+		return fmt.Sprintf("the pod starts by itself once Vault at %s answers", vault.Address)
+	case client.Expired:
+		return "the next try logs in anew"
+	case client.Rejected:
+		return "" // the reason says it
+	}
+	return ""
+}
+
+// capability is what a Vault policy must allow for the source that failed.
+func capability(err error) string {
+	var failure *render.Error
+	if !errors.As(err, &failure) {
+		return "read"
+	}
+	switch failure.Source.Method {
+	case http.MethodPut, http.MethodPost:
+		return "update"
+	case "LIST":
+		return "list"
+	default:
+		return "read"
+	}
+}
