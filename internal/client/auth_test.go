@@ -31,12 +31,18 @@ func TestTokenThatIsNotKeptIsRevoked(t *testing.T) {
 		kind   client.Kind
 		text   string
 	}{
-		{name: "refused", kind: client.Rejected,
-			text: `login "auth/kubernetes/login": refused (200): the token lacks the policy "default"`},
-		{name: "asking failed", answer: answering(500, "application/json", `{"errors":["internal error"]}`),
-			kind: client.Unavailable, text: `capabilities "sys/capabilities-self": vault is unavailable (500): internal error`},
-		{name: "nonsense", answer: answering(200, "text/html", `<h1>hello</h1>`),
-			kind: client.Unavailable, text: "the answer is not Vault's"},
+		{
+			name: "refused", kind: client.Rejected,
+			text: `login "auth/kubernetes/login": refused (200): the token lacks the policy "default"`,
+		},
+		{
+			name: "asking failed", answer: answering(500, "application/json", `{"errors":["internal error"]}`),
+			kind: client.Unavailable, text: `capabilities "sys/capabilities-self": vault is unavailable (500): internal error`,
+		},
+		{
+			name: "nonsense", answer: answering(200, "text/html", `<h1>hello</h1>`),
+			kind: client.Unavailable, text: "the answer is not Vault's",
+		},
 		{name: "the caller gave up", gaveUp: true, kind: client.Unavailable, text: "context canceled"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

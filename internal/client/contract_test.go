@@ -425,29 +425,41 @@ func contractRead(t *testing.T, w world) {
 		{name: "kv v1 missing", path: "kv1/nothing", kind: client.Missing, reason: `nothing found (404)`},
 		{name: "kv v1 denied", path: "kv1/forbidden", kind: client.Denied, reason: "permission denied (403)"},
 		{name: "kv v1 list", method: "LIST", path: "kv1", data: []string{`["app","forbidden"]`}},
-		{name: "kv v1 write", method: "PUT", path: "kv1/app", args: `{"password":"v1","number":12345678901234567890}`,
-			kind: client.Rejected, reason: "Vault answered without data"},
+		{
+			name: "kv v1 write", method: "PUT", path: "kv1/app", args: `{"password":"v1","number":12345678901234567890}`,
+			kind: client.Rejected, reason: "Vault answered without data",
+		},
 		{name: "kv v2", path: "kv2/data/app", data: []string{`{"password":"v2"}`, `"version":1`}},
 		{name: "kv v2 with a query", path: "kv2/data/app?version=1", data: []string{`{"password":"v2"}`}},
 		{name: "kv v2 missing", path: "kv2/data/nothing", kind: client.Missing, reason: "nothing found (404)"},
 		{name: "kv v2 missing version", path: "kv2/data/app?version=7", kind: client.Missing, reason: "found (404)"},
 		{name: "kv v2 deleted", path: "kv2/data/gone", kind: client.Missing, reason: "(404): version 1 was deleted at 2"},
-		{name: "kv v2 without data/", path: "kv2/app", kind: client.Missing,
-			reason: "Invalid path for a versioned K/V secrets engine"},
+		{
+			name: "kv v2 without data/", path: "kv2/app", kind: client.Missing,
+			reason: "Invalid path for a versioned K/V secrets engine",
+		},
 		{name: "no mount", path: "nowhere/x", kind: client.Missing, reason: "no handler for route"},
 		{name: "database", path: "db/creds/app", data: []string{"username", "password"}, lease: 10 * time.Minute, renewable: true},
 		{name: "database: unknown role", path: "db/creds/nobody", kind: client.Rejected, reason: "unknown role: nobody"},
-		{name: "database: PUT", method: "PUT", path: "db/creds/app", args: `{"x":1}`, kind: client.Rejected,
-			reason: "(405): unsupported operation"},
+		{
+			name: "database: PUT", method: "PUT", path: "db/creds/app", args: `{"x":1}`, kind: client.Rejected,
+			reason: "(405): unsupported operation",
+		},
 		{name: "database: LIST", method: "LIST", path: "db/creds/app", kind: client.Missing, reason: "unsupported path"},
 		{name: "static role", path: "db/static-creds/shared", data: []string{"username", "password", `"ttl":3`, "last_vault_rotation"}},
-		{name: "pki", method: "PUT", path: "pki/issue/web", args: `{"common_name":"a.example.com"}`,
-			data: []string{"BEGIN CERTIFICATE", "PRIVATE KEY", `"expiration":1`}},
+		{
+			name: "pki", method: "PUT", path: "pki/issue/web", args: `{"common_name":"a.example.com"}`,
+			data: []string{"BEGIN CERTIFICATE", "PRIVATE KEY", `"expiration":1`},
+		},
 		{name: "pki: GET", path: "pki/issue/web", kind: client.Rejected, reason: "(405): unsupported operation"},
-		{name: "pki: no arguments", method: "PUT", path: "pki/issue/web", kind: client.Rejected,
-			reason: "(400): the common_name field is required"},
-		{name: "pki: bad arguments", method: "POST", path: "pki/issue/web", args: `{"common_name":"a.example.org"}`,
-			kind: client.Rejected, reason: "(400): common name a.example.org not allowed by this role"},
+		{
+			name: "pki: no arguments", method: "PUT", path: "pki/issue/web", kind: client.Rejected,
+			reason: "(400): the common_name field is required",
+		},
+		{
+			name: "pki: bad arguments", method: "POST", path: "pki/issue/web", args: `{"common_name":"a.example.org"}`,
+			kind: client.Rejected, reason: "(400): common name a.example.org not allowed by this role",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			src := spec.Source{Method: tt.method, Path: w.id + tt.path, Args: tt.args}

@@ -23,25 +23,35 @@ func TestAnswers(t *testing.T) {
 		inDoubt    bool
 		text       string
 	}{
-		{"policy", 403, js, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, client.Denied, false,
-			`read "x": permission denied (403)`},
-		{"token", 403, js, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`, client.Expired, false,
-			`read "x": token or lease is gone (403): permission denied; invalid token`},
+		{
+			"policy", 403, js, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, client.Denied, false,
+			`read "x": permission denied (403)`,
+		},
+		{
+			"token", 403, js, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`, client.Expired, false,
+			`read "x": token or lease is gone (403): permission denied; invalid token`,
+		},
 		{"lease", 400, js, `{"errors":["lease not found"]}`, client.Expired, false, "lease not found"},
 		{"lease", 400, js, `{"errors":["invalid lease"]}`, client.Expired, false, "invalid lease"},
 		{"arguments", 400, js, `{"errors":["no"]}`, client.Rejected, false, `read "x": refused (400): no`},
-		{"nested list", 400, js, `{"errors":["1 error occurred:\n\t* error setting: 1 error occurred:\n\t* failed\n\n\n\n"]}`,
-			client.Rejected, false, `(400): error setting: failed`},
+		{
+			"nested list", 400, js, `{"errors":["1 error occurred:\n\t* error setting: 1 error occurred:\n\t* failed\n\n\n\n"]}`,
+			client.Rejected, false, `(400): error setting: failed`,
+		},
 		{"missing", 404, js, `{"errors":[]}`, client.Missing, false, `read "x": nothing found (404)`},
-		{"destroyed", 404, js, `{"request_id":"1","data":{"data":null,"metadata":{"destroyed":true,"version":3}}}`,
-			client.Missing, false, "version 3 was destroyed"},
+		{
+			"destroyed", 404, js, `{"request_id":"1","data":{"data":null,"metadata":{"destroyed":true,"version":3}}}`,
+			client.Missing, false, "version 3 was destroyed",
+		},
 		{"operation", 405, js, `{"errors":["unsupported operation"]}`, client.Rejected, false, "(405): unsupported operation"},
 		{"replica is behind", 412, js, `{"errors":["required index state not present"]}`, client.Unavailable, false, "(412)"},
 		{"too large", 413, js, `{"errors":["request body too large"]}`, client.Rejected, false, "(413)"},
 		{"quota", 429, js, `{"errors":["request path \"x\": rate limit quota exceeded"]}`, client.Unavailable, false, "quota"},
 		{"quota of a proxy", 429, html, `<h1>slow down</h1>`, client.Unavailable, false, "(429)"},
-		{"failure", 500, js, `{"errors":["1 error occurred:\n\t* failed to connect\n\n"]}`, client.Unavailable, false,
-			`read "x": vault is unavailable (500): failed to connect`},
+		{
+			"failure", 500, js, `{"errors":["1 error occurred:\n\t* failed to connect\n\n"]}`, client.Unavailable, false,
+			`read "x": vault is unavailable (500): failed to connect`,
+		},
 		{"sealed", 503, js, `{"errors":["Vault is sealed"]}`, client.Unavailable, false, "(503): Vault is sealed"},
 		{"bad gateway", 502, js, `{"errors":["upstream"]}`, client.Unavailable, true, "(502): upstream"},
 		{"gateway timeout", 504, js, `{"errors":["upstream"]}`, client.Unavailable, true, "(504): upstream"},
@@ -49,8 +59,10 @@ func TestAnswers(t *testing.T) {
 		{"proxy with JSON", 403, js, `{"message":"no"}`, client.Unavailable, true, "the answer is not Vault's"},
 		{"nonsense", 200, html, `<h1>hello</h1>`, client.Unavailable, true, "the answer is not Vault's (text/html, 14 bytes)"},
 		{"cut off", 200, js, `{"request_id":"1","da`, client.Unavailable, true, "the answer is not Vault's"},
-		{"no data", 200, js, `{"request_id":"1","data":null,"warnings":["why"]}`, client.Rejected, false,
-			"Vault answered without data; why"},
+		{
+			"no data", 200, js, `{"request_id":"1","data":null,"warnings":["why"]}`, client.Rejected, false,
+			"Vault answered without data; why",
+		},
 		{"no object", 200, js, `{"request_id":"1","data":"x"}`, client.Rejected, false, "Vault answered without data"},
 		{"nothing", 204, js, ``, client.Rejected, false, "(204): Vault answered without data"},
 		{"teapot", 418, js, `{"errors":[]}`, client.Rejected, false, "(418)"},

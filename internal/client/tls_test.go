@@ -102,44 +102,60 @@ func TestTLS(t *testing.T) {
 		want string
 	}{
 		{name: "right CA", tls: spec.TLS{CACert: own("ca.crt")}},
-		{name: "wrong CA", tls: spec.TLS{CACert: own("other.crt")}, kind: client.Unavailable,
-			want: "x509: certificate signed by unknown authority"},
+		{
+			name: "wrong CA", tls: spec.TLS{CACert: own("other.crt")}, kind: client.Unavailable,
+			want: "x509: certificate signed by unknown authority",
+		},
 		{name: "system's CAs", kind: client.Unavailable, want: "x509: "},
 		{name: "CA directory", tls: spec.TLS{CADirectory: own("cas")}},
 		{name: "CA directory of a projected volume", tls: spec.TLS{CADirectory: tenant("projected")}},
 		{name: "CA directory without files", tls: spec.TLS{CADirectory: tenant("empty")}, kind: client.Rejected, want: "no file in it"},
 		{name: "CA as text", tls: spec.TLS{CA: server.cert, CACert: own("other.crt")}},
-		{name: "CA as wrong text", tls: spec.TLS{CA: other.cert, CACert: own("ca.crt")}, kind: client.Unavailable,
-			want: "unknown authority"},
+		{
+			name: "CA as wrong text", tls: spec.TLS{CA: other.cert, CACert: own("ca.crt")}, kind: client.Unavailable,
+			want: "unknown authority",
+		},
 		{name: "no CA in the file", tls: spec.TLS{CACert: own("noise.crt")}, kind: client.Rejected, want: "no PEM certificate"},
 		{name: "no file", tls: spec.TLS{CACert: tenant("nothing.crt")}, kind: client.Rejected, want: "CA certificate: "},
 		{name: "a directory", tls: spec.TLS{CACert: tenant("cas")}, kind: client.Rejected, want: "not a regular file"},
-		{name: "server name", tls: spec.TLS{CA: server.cert, ServerName: "another.example"}, kind: client.Unavailable,
-			want: "certificate is valid for vault.example, not another.example"},
+		{
+			name: "server name", tls: spec.TLS{CA: server.cert, ServerName: "another.example"}, kind: client.Unavailable,
+			want: "certificate is valid for vault.example, not another.example",
+		},
 		{name: "skip verify", tls: spec.TLS{SkipVerify: true}},
 
 		{name: "tenant's file", tls: spec.TLS{CACert: tenant("ca.crt")}},
 		{name: "tenant's link inside", tls: spec.TLS{CACert: tenant("in.crt")}},
 		{name: "tenant's link outside", tls: spec.TLS{CACert: tenant("out.crt")}, kind: client.Rejected, want: "escapes"},
 		{name: "tenant's absolute link", tls: spec.TLS{CACert: tenant("abs.crt")}, kind: client.Rejected, want: "escapes"},
-		{name: "tenant's link to a directory", tls: spec.TLS{CACert: tenant("outdir/outside.crt")}, kind: client.Rejected,
-			want: "escapes"},
+		{
+			name: "tenant's link to a directory", tls: spec.TLS{CACert: tenant("outdir/outside.crt")}, kind: client.Rejected,
+			want: "escapes",
+		},
 		{name: "tenant's directory outside", tls: spec.TLS{CADirectory: tenant("outdir")}, kind: client.Rejected, want: "escapes"},
 		{name: "tenant's ..", tls: spec.TLS{CACert: tenant("../outside.crt")}, kind: client.Rejected, want: "leads out"},
 		{name: "tenant's inner ..", tls: spec.TLS{CACert: tenant("cas/../../outside.crt")}, kind: client.Rejected, want: "leads out"},
-		{name: "tenant's absolute path", tls: spec.TLS{CACert: tenant(filepath.Join(dir, "outside.crt"))},
-			kind: client.Rejected, want: "leads out"},
+		{
+			name: "tenant's absolute path", tls: spec.TLS{CACert: tenant(filepath.Join(dir, "outside.crt"))},
+			kind: client.Rejected, want: "leads out",
+		},
 
 		{name: "mTLS by files", to: mutual, tls: spec.TLS{CA: server.cert, ClientCert: tenant("pod.crt"), ClientKey: tenant("pod.key")}},
 		{name: "mTLS by texts", to: mutual, tls: spec.TLS{CA: server.cert, Cert: pod.cert, Key: redact.New(pod.key)}},
-		{name: "mTLS without a certificate", to: mutual, tls: spec.TLS{CA: server.cert}, kind: client.Unavailable,
-			want: "tls: certificate required"},
-		{name: "mTLS with another certificate", to: mutual, kind: client.Unavailable, want: "remote error: tls: ",
-			tls: spec.TLS{CA: server.cert, Cert: other.cert, Key: redact.New(other.key)}},
+		{
+			name: "mTLS without a certificate", to: mutual, tls: spec.TLS{CA: server.cert}, kind: client.Unavailable,
+			want: "tls: certificate required",
+		},
+		{
+			name: "mTLS with another certificate", to: mutual, kind: client.Unavailable, want: "remote error: tls: ",
+			tls: spec.TLS{CA: server.cert, Cert: other.cert, Key: redact.New(other.key)},
+		},
 		{name: "certificate without key", tls: spec.TLS{Cert: pod.cert}, kind: client.Rejected, want: "has no key"},
 		{name: "key without certificate", tls: spec.TLS{Key: redact.New(pod.key)}, kind: client.Rejected, want: "has no certificate"},
-		{name: "key of another", tls: spec.TLS{Cert: pod.cert, Key: redact.New(other.key)}, kind: client.Rejected,
-			want: "private key does not match public key"},
+		{
+			name: "key of another", tls: spec.TLS{Cert: pod.cert, Key: redact.New(other.key)}, kind: client.Rejected,
+			want: "private key does not match public key",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.to == nil {

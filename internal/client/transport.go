@@ -199,7 +199,8 @@ func (c conn) send(ctx context.Context, t *transport, q question) (answer, *Erro
 		inDoubt := connected && (reused || !isAlert(err))
 		return answer{}, &Error{Kind: Unavailable, Status: status, InDoubt: inDoubt, Err: err}
 	}
-	resp, err := vault.RawRequestWithContext(traced, req)
+	// The library's higher methods take the token from the client, which all pods of a Vault share here.
+	resp, err := vault.RawRequestWithContext(traced, req) //nolint:staticcheck // see above
 	status := 0
 	if resp != nil {
 		defer func() { _ = resp.Body.Close() }()

@@ -103,19 +103,19 @@ func (k *Keeper) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			k.drain()
+			k.drain(ctx)
 			return
 		case <-k.wake:
 		case <-timer.C:
 		}
-		if next := k.pass(time.Now()); !next.IsZero() {
+		if next := k.pass(ctx, time.Now()); !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}
 	}
 }
 
 // pass does what is due and returns when the next thing is; zero if nothing is waiting.
-func (k *Keeper) pass(now time.Time) time.Time {
+func (k *Keeper) pass(ctx context.Context, now time.Time) time.Time {
 	next := k.sweep(now)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -126,7 +126,7 @@ func (k *Keeper) pass(now time.Time) time.Time {
 			next = sooner(next, d.at)
 		default:
 			d.busy = true
-			k.releases.Go(func() { k.giveBack(h) })
+			k.releases.Go(func() { k.giveBack(context.WithoutCancel(ctx), h) })
 		}
 	}
 	return next
@@ -172,8 +172,8 @@ func (k *Keeper) discard(h *Holding, grace time.Duration) {
 
 // giveBack revokes a holding's token. What Vault does not take now is tried again later, until the token has ended by
 // itself.
-func (k *Keeper) giveBack(h *Holding) {
-	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+func (k *Keeper) giveBack(ctx context.Context, h *Holding) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	outcome := "revoked"
 	err := h.release(ctx)
@@ -206,7 +206,7 @@ func (k *Keeper) giveBack(h *Holding) {
 }
 
 // drain gives back what no volume shows, as far as that works within DrainTimeout.
-func (k *Keeper) drain() {
+func (k *Keeper) drain(ctx context.Context) {
 	deadline := time.NewTimer(k.config.DrainTimeout)
 	defer deadline.Stop()
 	done := make(chan struct{})
@@ -215,7 +215,7 @@ func (k *Keeper) drain() {
 		for _, v := range k.snapshot() {
 			v.settle()
 		}
-		k.pass(time.Now())
+		k.pass(ctx, time.Now())
 		k.releases.Wait()
 	}()
 	select {
@@ -261,7 +261,7 @@ func backoff(tries int) time.Duration {
 	if tries < 7 {
 		wait = min(time.Second<<(tries-1), most)
 	}
-	return wait*4/5 + mathrand.N(wait*2/5)
+	return wait*4/5 + mathrand.N(wait*2/5) //nolint:gosec // a spread is no secret
 }
 
 // sooner returns the earlier of two moments; zero is never.

@@ -49,7 +49,7 @@ func (s *Server) Mount(ctx context.Context, request *v1alpha1.MountRequest) (*v1
 		ObjectVersion: make([]*v1alpha1.ObjectVersion, len(a.files)),
 	}
 	for i, f := range a.files {
-		response.Files[i] = &v1alpha1.File{Path: f.Path, Mode: int32(f.Mode.Perm()), Contents: f.Contents}
+		response.Files[i] = &v1alpha1.File{Path: f.Path, Mode: int32(f.Mode.Perm()), Contents: f.Contents} //nolint:gosec // 0777 at most
 		response.ObjectVersion[i] = &v1alpha1.ObjectVersion{Id: f.Path, Version: render.Version(a.versionKey, f)}
 	}
 	return response, nil

@@ -247,7 +247,7 @@ func TestChangedRoleLogsInAnew(t *testing.T) {
 	if content(first, "user") == content(second, "user") {
 		t.Error("the user stayed though the Vault role changed")
 	}
-	if v, w := version(first, "user"), version(second, "user"); v == w {
+	if v, w := userVersion(first), userVersion(second); v == w {
 		t.Errorf("the version stayed %q though the bytes changed", v)
 	}
 	// Readers may still hold the old bytes: what they were made of lives on for a grace.
@@ -261,7 +261,7 @@ func TestAddedObjectKeepsTheOthers(t *testing.T) {
 	pod := b.pod("app-0")
 	first := pod.mustMount(t, userAndPassword)
 	second := pod.mustMount(t, userAndPassword+"- {objectName: kv, secretPath: kv/app, secretKey: username}\n")
-	if content(first, "user") != content(second, "user") || version(first, "user") != version(second, "user") {
+	if content(first, "user") != content(second, "user") || userVersion(first) != userVersion(second) {
 		t.Error("the user changed because an object was added")
 	}
 	if got := content(second, "kv"); got != "app" {
@@ -566,13 +566,13 @@ func content(r *v1alpha1.MountResponse, path string) string {
 	return "no file " + path
 }
 
-func version(r *v1alpha1.MountResponse, id string) string {
+func userVersion(r *v1alpha1.MountResponse) string {
 	for _, v := range r.GetObjectVersion() {
-		if v.GetId() == id {
+		if v.GetId() == "user" {
 			return v.GetVersion()
 		}
 	}
-	return "no version of " + id
+	return "no version of the user"
 }
 
 func equal(a, b *v1alpha1.MountResponse) bool { return a.String() == b.String() }
@@ -619,7 +619,7 @@ func revoke(t *testing.T, address, token string) {
 
 // hijack closes the connection without an answer.
 func hijack(w http.ResponseWriter) {
-	conn, _, err := w.(http.Hijacker).Hijack()
+	conn, _, err := http.NewResponseController(w).Hijack()
 	if err == nil {
 		_ = conn.Close()
 	}

@@ -41,7 +41,7 @@ func describe(mount spec.Mount, err error) *status.Status {
 
 // split returns the errors that were joined into err.
 func split(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only a join at the very top is several failures
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
 	}
 	return []error{err}

@@ -96,11 +96,13 @@ func TestWholeAnswer(t *testing.T) {
 				`"data":{"password":"\u003cp\u003e","username":"u"},"warnings":null}`,
 		},
 		"warnings": {
-			client.Grant{Warnings: []string{"w"}}, `{"n":1e3}`,
+			client.Grant{Warnings: []string{"w"}},
+			`{"n":1e3}`,
 			`{"lease_id":"","lease_duration":0,"renewable":false,"data":{"n":1e3},"warnings":["w"]}`,
 		},
 		"static role": {
-			client.Grant{}, `{"username":"u","ttl":55,"last_vault_rotation":"2030-01-02T03:04:05Z","rotation_period":60}`,
+			client.Grant{},
+			`{"username":"u","ttl":55,"last_vault_rotation":"2030-01-02T03:04:05Z","rotation_period":60}`,
 			`{"lease_id":"","lease_duration":0,"renewable":false,` +
 				`"data":{"last_vault_rotation":"2030-01-02T03:04:05Z","rotation_period":60,"username":"u"},"warnings":null}`,
 		},
@@ -136,26 +138,31 @@ func TestFaultyValues(t *testing.T) {
 		want string
 	}{
 		"no such key": {
-			`{"user":"` + canary + `","pass":"` + canary + `"}`, spec.Object{Key: "password"},
+			`{"user":"` + canary + `","pass":"` + canary + `"}`,
+			spec.Object{Key: "password"},
 			`object "o": read "p": no key "password": the keys there are "pass", "user"`,
 		},
 		"no such key in KV v2": {
-			`{"data":{"in":"` + canary + `"},"out":"x"}`, spec.Object{Key: "out"},
+			`{"data":{"in":"` + canary + `"},"out":"x"}`,
+			spec.Object{Key: "out"},
 			`object "o": read "p": no key "out": the keys there are "in"`,
 		},
 		"no keys": {`{}`, spec.Object{Key: "a"}, `object "o": read "p": no key "a": there are no keys`},
 		"many keys": {
-			string(many), spec.Object{Key: "a"},
+			string(many),
+			spec.Object{Key: "a"},
 			`object "o": read "p": no key "a": the keys there are "k00", "k01", "k02", "k03", "k04", "k05", "k06", "k07", ` +
 				`"k08", "k09", "k10", "k11" and 8 more`,
 		},
 		"base64": {
-			`{"a":"` + canary + `!"}`, spec.Object{Key: "a", Encoding: spec.Base64},
+			`{"a":"` + canary + `!"}`,
+			spec.Object{Key: "a", Encoding: spec.Base64},
 			`object "o": read "p": key "a" is not base64 (the standard alphabet, with padding): correct the value in Vault, or ` +
 				`the object's encoding`,
 		},
 		"hex": {
-			`{"a":"` + canary + `"}`, spec.Object{Key: "a", Encoding: spec.Hex},
+			`{"a":"` + canary + `"}`,
+			spec.Object{Key: "a", Encoding: spec.Hex},
 			`object "o": read "p": key "a" is not hexadecimal: correct the value in Vault, or the object's encoding`,
 		},
 		"no data":      {`null`, spec.Object{}, `object "o": read "p": vault's answer has no data`},

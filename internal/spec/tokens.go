@@ -12,7 +12,7 @@ import (
 
 // tokensKey is where the driver puts the pod's service account tokens: an attribute, or, if the CSIDriver object says
 // serviceAccountTokenInSecrets, a secret.
-const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens"
+const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens" //nolint:gosec // the name of an attribute
 
 // chooseToken picks the service account token of an audience, or else the only token there is. It returns the audience
 // that the token really has. Whether the token is still good is for Vault to say.

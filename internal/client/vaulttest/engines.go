@@ -166,7 +166,8 @@ func database(s *Server, m *mount, c call, name string) reply {
 		if !ok {
 			return fail(http.StatusBadRequest, "unknown role: "+role)
 		}
-		period, rotated := duration(args["rotation_period"], 24*time.Hour), args["rotated"].(time.Time)
+		period := duration(args["rotation_period"], 24*time.Hour)
+		rotated, _ := args["rotated"].(time.Time) // set when the role was written
 		return secret(Data{
 			"username": args["username"], "password": args["password"],
 			"last_vault_rotation": rotated.UTC().Format(time.RFC3339Nano),

@@ -132,7 +132,7 @@ func (s *Server) admin(method, path string, data Data) (int, string) {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	r := httptest.NewRequest(method, "/v1/"+path, bytes.NewReader(body))
+	r := httptest.NewRequestWithContext(s.tb.Context(), method, "/v1/"+path, bytes.NewReader(body))
 	r.Header.Set("X-Vault-Token", RootToken)
 	w := httptest.NewRecorder()
 	s.serve(w, r)
