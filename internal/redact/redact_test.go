@@ -61,9 +61,16 @@ func carriers() map[string]any {
 		List []redact.Bytes
 		Map  map[redact.String]redact.String
 		Next *redact.String
+
+		// fmt prints unexported fields without asking their methods.
+		text redact.String
+		data redact.Bytes
+		list []redact.Bytes
+		set  map[redact.String]redact.String
 	}
 	text, data := redact.New(secret), redact.NewBytes([]byte(secret))
-	inside := holder{text, data, []redact.Bytes{data}, map[redact.String]redact.String{text: text}, &text}
+	list, set := []redact.Bytes{data}, map[redact.String]redact.String{text: text}
+	inside := holder{text, data, list, set, &text, text, data, list, set}
 	return map[string]any{
 		"a String": text, "a pointer to String": &text, "a list of String": []redact.String{text},
 		"a map by String": map[redact.String]int{text: 1}, "a map of String": map[string]redact.String{"key": text},
