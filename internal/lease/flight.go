@@ -2,20 +2,22 @@ package lease
 
 import (
 	"context"
+	"fmt"
 	"sync"
 )
 
 // flight is one request to Vault on its way. It outlives whoever asked for it: a Mount may be cancelled while Vault is
 // making a database user, and the user must then be found by the next Mount instead of being made a second time.
 type flight[T any] struct {
+	name   string        // of the request, as errors say it
 	landed chan struct{} // closed when value and err are set
 	value  T
 	err    error
 }
 
 // depart starts request on a goroutine that crew counts.
-func depart[T any](crew *sync.WaitGroup, request func() (T, error)) *flight[T] {
-	f := &flight[T]{landed: make(chan struct{})}
+func depart[T any](crew *sync.WaitGroup, name string, request func() (T, error)) *flight[T] {
+	f := &flight[T]{name: name, landed: make(chan struct{})}
 	crew.Go(func() {
 		defer close(f.landed)
 		f.value, f.err = request()
@@ -23,13 +25,13 @@ func depart[T any](crew *sync.WaitGroup, request func() (T, error)) *flight[T] {
 	return f
 }
 
-// wait returns what the request gave, or the context's error if that ends first.
+// wait returns what the request gave, or why the context ended if that comes first, with the request's name.
 func (f *flight[T]) wait(ctx context.Context) (T, error) {
 	select {
 	case <-f.landed:
 		return f.value, f.err
 	case <-ctx.Done():
 		var zero T
-		return zero, context.Cause(ctx)
+		return zero, fmt.Errorf("%s: %w", f.name, context.Cause(ctx))
 	}
 }

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -56,7 +57,8 @@ func (h *Holding) Read(ctx context.Context, source spec.Source) (client.Grant, e
 	}
 	f, flying := h.flights[source]
 	if !flying {
-		f = depart(&h.requests, func() (client.Grant, error) { return h.fetch(context.WithoutCancel(ctx), source) })
+		name := fmt.Sprintf("read %q", source.Path)
+		f = depart(&h.requests, name, func() (client.Grant, error) { return h.fetch(context.WithoutCancel(ctx), source) })
 		h.flights[source] = f
 	}
 	h.mu.Unlock()

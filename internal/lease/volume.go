@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"fmt"
 	"sync"
 	"time"
 
@@ -96,7 +97,8 @@ func (v *Volume) Holding(ctx context.Context, vault spec.Vault, token redact.Str
 // depart starts a login; v.mu is held.
 func (v *Volume) depart(ctx context.Context, vault spec.Vault, token redact.String) *login {
 	l := &login{vault: vault}
-	l.flight = depart(&v.requests, func() (*Holding, error) {
+	name := fmt.Sprintf("login %q", "auth/"+vault.AuthPath+"/login")
+	l.flight = depart(&v.requests, name, func() (*Holding, error) {
 		session, err := v.keeper.config.Pool.Login(ctx, vault, token)
 		var fresh *Holding
 		if err == nil {

@@ -352,8 +352,8 @@ func TestSlowVaultFailsInTimeAndIsFoundLater(t *testing.T) {
 	if code := status.Code(err); code != codes.Internal {
 		t.Fatalf("got %v, want Internal: kubelet takes its kin as maybe mounted", err)
 	}
-	if !strings.Contains(err.Error(), "no answer within 50ms") {
-		t.Errorf("message %q does not say how long was waited", err)
+	if !strings.Contains(err.Error(), `read "`+readUser+`": no answer within 50ms`) {
+		t.Errorf("message %q does not say what was waited for and how long", err)
 	}
 	release()
 	b.config.MountTimeout = patience

@@ -2,8 +2,10 @@ package provider
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 
@@ -90,11 +92,32 @@ func cure(mount spec.Mount, err error) string {
 	case client.Missing:
 		return "check secretPath (for KV version 2 it contains data/ after the mount), and that the secret was written and not deleted"
 	case client.Unavailable:
+		if cure := cureTLS(failure.Err); cure != "" {
+			return cure
+		}
 		return fmt.Sprintf("the pod starts by itself once Vault at %s answers", vault.Address)
 	case client.Expired:
 		return "the next try logs in anew"
 	case client.Rejected:
 		return "" // the reason says it
+	}
+	return ""
+}
+
+// cureTLS says what is likely to help when a TLS handshake failed, or "".
+func cureTLS(err error) string {
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		network   *net.OpError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return "name the authority of Vault's certificate with vaultCACertPath, or put it into a nodePublishSecretRef as ca.crt"
+	case errors.As(err, &name):
+		return "set vaultTLSServerName to a name that Vault's certificate is for"
+	case errors.As(err, &network) && network.Op == "remote error": // an alert: Vault ended the handshake
+		return "if Vault asks for a client certificate, put one that it accepts into a nodePublishSecretRef as tls.crt and tls.key"
 	}
 	return ""
 }
