@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// asProvider makes this test's binary the provider itself: a process of its own, with main, signals and exit code.
+const asProvider = "LEASEHOLD_TEST_AS_PROVIDER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProvider) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// command is the provider with some flags, in an environment of its own.
+func command(t *testing.T, flags ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	c := exec.CommandContext(ctx, os.Args[0], flags...)
+	c.Env = []string{asProvider + "=1", "TMPDIR=" + t.TempDir()}
+	return c
+}
+
+func TestCommandLine(t *testing.T) {
+	file := t.TempDir() + "/file"
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		flags  string
+		status int
+		stdout string
+		stderr string // a part of it; "" for nothing at all
+	}{
+		{flags: "-version", stdout: "leasehold provider " + version() + "\n"},
+		{flags: "-help", stderr: "Usage of provider:"},
+		{flags: "-log-format=xml extra", status: 2, stderr: "provider: these settings need mending (see -help):\n" +
+			"  * unexpected arguments: [\"extra\"]\n  * -log-format: \"xml\" is neither json nor text\n"},
+		{flags: "-nonsense", status: 2, stderr: "-nonsense"},
+		{flags: "-http-addr=127.0.0.1:0 -providers-dir=" + file, status: 1, stderr: "provider: make the providers' directory"},
+	} {
+		t.Run(row.flags, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			c := command(t, strings.Fields(row.flags)...)
+			c.Stdout, c.Stderr = &stdout, &stderr
+			err := c.Run()
+			if got := c.ProcessState.ExitCode(); got != row.status {
+				t.Errorf("got exit status %d (%v), want %d", got, err, row.status)
+			}
+			if got := stdout.String(); got != row.stdout {
+				t.Errorf("got stdout %q, want %q", got, row.stdout)
+			}
+			if got := stderr.String(); !strings.Contains(got, row.stderr) || (got == "") != (row.stderr == "") {
+				t.Errorf("got stderr %q, want %q", got, row.stderr)
+			}
+		})
+	}
+}
+
+func TestSignalsEndTheProvider(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			c := command(t, "-http-addr=127.0.0.1:0", "-providers-dir="+t.TempDir())
+			logs, write := io.Pipe()
+			c.Stderr = write
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			started(t, logs)
+			if err := c.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Wait(); err != nil {
+				t.Errorf("got %v, want exit status 0", err)
+			}
+			_ = write.Close()
+		})
+	}
+}
