@@ -212,10 +212,17 @@ func (k *Keeper) drain(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for _, v := range k.snapshot() {
-			v.settle()
-		}
+		k.retryAll()
 		k.pass(ctx, time.Now())
+		var volumes sync.WaitGroup
+		for _, v := range k.snapshot() {
+			volumes.Go(func() {
+				if v.settle() {
+					k.pass(ctx, time.Now())
+				}
+			})
+		}
+		volumes.Wait()
 		k.releases.Wait()
 	}()
 	select {
@@ -226,6 +233,17 @@ func (k *Keeper) drain(ctx context.Context) {
 	defer k.mu.Unlock()
 	if left := len(k.doomed); left > 0 {
 		k.config.Log.Warn("ending with tokens that nobody needs any more; they live for the rest of their TTL", observe.KeyCount, left)
+	}
+}
+
+// retryAll makes what Vault has not taken yet due now. What waits for its grace is left alone.
+func (k *Keeper) retryAll() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, d := range k.doomed {
+		if d.tries > 0 {
+			d.at = time.Time{}
+		}
 	}
 }
 

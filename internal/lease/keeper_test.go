@@ -177,6 +177,50 @@ func TestEndGivesBackWhatNoVolumeShows(t *testing.T) {
 	w.read(shown)
 }
 
+// What Vault did not take a moment before waits for its next try; the end does not wait for that.
+func TestEndTriesAgainAtOnce(t *testing.T) {
+	w := newWorld(t)
+	v := w.open("a")
+	w.read(w.holding(v, "app"))
+	v.Close()
+	w.vault.Seal(true)
+	w.pass(v.left.Add(w.keeper.config.AbandonAfter))
+	w.wantReleased("unavailable")
+	w.vault.Seal(false)
+	w.run()()
+	w.wantReleased("revoked")
+	w.wantLeft(0, 0)
+}
+
+// One volume's login that hangs is no reason to keep another's token.
+func TestEndIsNotHeldUpByOneVolume(t *testing.T) {
+	w := newWorld(t)
+	w.keeper.config.DrainTimeout = time.Second
+	failed := w.open("failed")
+	w.read(w.holding(failed, "app"))
+	failed.Close()
+	arrived, release := w.hold("POST", loginPath)
+	ctx, cancel := context.WithCancel(t.Context())
+	late := w.open("late")
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	if _, err := late.Holding(ctx, w.vault.Vault("app"), w.jwt); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got error %v, want context.Canceled", err)
+	}
+	late.Close()
+	stop := w.run()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		stop()
+	}()
+	w.wantReleased("revoked") // while the login still hangs
+	release()
+	<-ended
+}
+
 func TestEndWaitsForVaultOnlySoLong(t *testing.T) {
 	w := newWorld(t)
 	var log bytes.Buffer

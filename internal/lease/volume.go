@@ -163,13 +163,14 @@ func (v *Volume) sweep(now time.Time) (again time.Time, empty bool) {
 	return again, empty
 }
 
-// settle waits for the logins on their way and gives up what no Mount has shown. The keeper calls it when no Mount can
-// come any more.
-func (v *Volume) settle() {
+// settle waits for the logins on their way and gives up what no Mount has shown; it tells whether there was anything.
+// The keeper calls it when no Mount can come any more.
+func (v *Volume) settle() bool {
 	v.requests.Wait()
 	v.mu.Lock()
 	useless := v.next
 	v.next = nil
 	v.mu.Unlock()
 	v.keeper.discard(useless, 0)
+	return useless != nil
 }

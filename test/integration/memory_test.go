@@ -216,8 +216,7 @@ func TestFiftyPods(t *testing.T) {
 	holds(t, name, len(volumes), len(volumes))
 }
 
-// TestConcurrentMounts calls for one volume many times at once. (The driver's writer is not made for that, so the calls are
-// made without it.)
+// TestConcurrentMounts calls for one volume many times at once, without the driver's writer, which is not made for that.
 func TestConcurrentMounts(t *testing.T) {
 	t.Parallel()
 	trouble := startTrouble(t)
@@ -255,15 +254,16 @@ func TestConcurrentMounts(t *testing.T) {
 	holds(t, name, 1, 1)
 }
 
-// TestCancelledMount has the driver give up at each moment of a Mount, ask again, and again. However that goes, Vault sees
-// one login and makes one user.
+// TestCancelledMount has the driver give up at each moment of a Mount, ask again, and again. However that goes, Vault
+// sees one login and makes one user.
 func TestCancelledMount(t *testing.T) {
 	t.Parallel()
-	for moment, hold := range map[string]func(*bed.Trouble, string) *bed.Gate{
+	type gate func(t *bed.Trouble, role string) *bed.Gate
+	for moment, hold := range map[string]gate{
 		"before Vault sees the login":  func(t *bed.Trouble, _ string) *bed.Gate { return t.Block(loginPath) },
 		"before the login is answered": func(t *bed.Trouble, _ string) *bed.Gate { return t.BlockAnswer(loginPath) },
-		"before Vault sees the read":   func(t *bed.Trouble, role string) *bed.Gate { return t.Block("database/creds/" + role) },
-		"before the read is answered":  func(t *bed.Trouble, role string) *bed.Gate { return t.BlockAnswer("database/creds/" + role) },
+		"before Vault sees the read":   func(t *bed.Trouble, r string) *bed.Gate { return t.Block("database/creds/" + r) },
+		"before the read is answered":  func(t *bed.Trouble, r string) *bed.Gate { return t.BlockAnswer("database/creds/" + r) },
 	} {
 		for _, landed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, late answer landed %t", moment, landed), func(t *testing.T) {
@@ -287,8 +287,9 @@ func TestCancelledMount(t *testing.T) {
 					waitCounted(t, p, `leasehold_vault_request_duration_seconds_count{operation="login",outcome="ok"}`, 1)
 				} else {
 					// Others come and go while Vault is still at it.
-					for counted(t, p, `leasehold_mount_duration_seconds_count{code="Internal"}`) < 3 {
-						ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+					const givenUp = `leasehold_mount_duration_seconds_count{code="Internal"}`
+					for patience := 20 * time.Millisecond; counted(t, p, givenUp) < 3; patience *= 2 {
+						ctx, cancel := context.WithTimeout(t.Context(), patience)
 						if _, err := mountWithin(ctx, t, v); err == nil {
 							t.Fatal("mount while Vault does not answer: got no error")
 						}

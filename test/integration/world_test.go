@@ -24,9 +24,9 @@ var shared *world
 // patience is how long a test waits for something that usually takes milliseconds. The machine may be busy.
 const patience = 60 * time.Second
 
-// world is what all tests have in common: one Vault with the story's engines, one PostgreSQL, one signer. Tests may run in
-// parallel, so each has a Vault role of its own (see role) and its own provider (see startProvider), and looks only at
-// what belongs to them.
+// world is what all tests have in common: one Vault with the story's engines, one PostgreSQL, one signer. Tests may run
+// in parallel, so each has a Vault role of its own (see role) and a provider of its own (see startProvider), and looks
+// only at what belongs to them.
 type world struct {
 	bed      *bed.Bed
 	vault    *bed.Vault // written with log_raw, so that the canary knows every secret
@@ -195,9 +195,9 @@ func eventually(t testing.TB, what string, ready func(ctx context.Context) error
 	}
 }
 
-// role makes a Vault role, of auth/kubernetes, that only this test uses, and a dynamic database role of the same name. What
-// r leaves out: the service account apps/db-app is bound to it, and its policy may read everything below kv1/, kv/data/
-// and database/static-creds/, issue certificates, and read database/creds/<role>.
+// role makes a Vault role, of auth/kubernetes, that only this test uses, and a dynamic database role of the same name.
+// What r leaves out: the service account apps/db-app is bound to it, and its policy may read everything below kv1/,
+// kv/data/ and database/static-creds/, issue certificates, and read database/creds/<role>.
 func role(t testing.TB, r bed.Role) string {
 	t.Helper()
 	name := shared.unique("r")
@@ -222,9 +222,9 @@ func class(role, objects string) map[string]string {
 // object is an entry of a class's objects. Without a key the file shows the whole answer.
 func object(name, path, key string) string {
 	if key == "" {
-		return fmt.Sprintf("- {objectName: %s, secretPath: %s}\n", name, path)
+		return fmt.Sprintf("- {objectName: %q, secretPath: %q}\n", name, path)
 	}
-	return fmt.Sprintf("- {objectName: %s, secretPath: %s, secretKey: %s}\n", name, path, key)
+	return fmt.Sprintf("- {objectName: %q, secretPath: %q, secretKey: %q}\n", name, path, key)
 }
 
 // credentials are objects that show a database user of a role, in two files of one source.
