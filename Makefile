@@ -46,18 +46,26 @@ mutants: build-vault build-provider build-withvault ## Break each invariant on p
 lean: ## What the product depends on: few modules, each with a reason, and no test machinery
 	test/lean
 
+# first BINARY,WHAT: says what takes so long, while there is no such binary yet.
+first = [[ -e $(BIN)/$(1) ]] || echo "building $(2) the first time, with what it needs to fetch; seconds after that"
+
 ##@ Build it
 .PHONY: build build-provider build-vault build-demo build-withvault build-lint
 build: build-provider build-vault build-demo build-withvault build-lint ## All binaries, into build/bin (go itself knows what is up to date)
 build-provider:
+	@$(call first,provider,the provider: about a minute)
 	CGO_ENABLED=0 go build -trimpath -o $(BIN)/provider ./cmd/provider
 build-vault:
+	@$(call first,vault,the tests' own Vault: its real core takes about 8 minutes)
 	cd test/vault && CGO_ENABLED=0 go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/vault .
 build-demo:
+	@$(call first,demo,the demo with the driver's own code: about 2 minutes)
 	cd test/integration && CGO_ENABLED=0 go build -o $(CURDIR)/$(BIN)/demo ./cmd/demo
 build-withvault:
+	@$(call first,withvault,the test bed: about 2 minutes)
 	cd test/integration && CGO_ENABLED=0 go build -o $(CURDIR)/$(BIN)/withvault ./cmd/withvault
 build-lint:
+	@$(call first,golangci-lint,the linter: about 2 minutes)
 	cd tools && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 ##@ Keep house

@@ -81,7 +81,8 @@ func parseConfig(args []string, getenv func(string) string, output io.Writer) (c
 	flags.DurationVar(&c.MountTimeout, "mount-timeout", 45*time.Second, "how long a Mount waits for Vault; kubelet waits 2m")
 	flags.DurationVar(&c.AbandonAfter, "abandon-after", 5*time.Minute,
 		"how long what a failed Mount gained is kept for the next try, before it is revoked; kubelet tries every 2m2s at the latest")
-	flags.DurationVar(&c.Client.Timeout, "vault-timeout", time.Minute, "limit of one request to Vault")
+	// Vault gives up a request after 90 s by default. Whoever gives up sooner does not know whether a user was made.
+	flags.DurationVar(&c.Client.Timeout, "vault-timeout", 100*time.Second, "limit of one request to Vault; Vault's own is 90s")
 	flags.IntVar(&c.Client.MaxInFlight, "vault-max-in-flight", 32, "requests in flight at most, per Vault")
 	flags.IntVar(&c.Client.MaxTransports, "vault-max-transports", 64, "connection pools kept at most; one serves one Vault and one TLS configuration")
 	flags.Int64Var(&c.Client.MaxAnswer, "vault-max-answer", 4<<20, "`bytes` of an answer of Vault at most")
@@ -122,7 +123,7 @@ func (c config) check(rest []string) []error {
 	// kubelet gives up after two minutes, and treats its own deadline as "maybe mounted": answer well before.
 	fault(c.MountTimeout <= 0 || c.MountTimeout > 100*time.Second, "-mount-timeout: %s must be above 0 and at most 1m40s", c.MountTimeout)
 	fault(c.AbandonAfter <= 0, "-abandon-after: %s must be above 0", c.AbandonAfter)
-	fault(c.Client.Timeout <= 0, "-vault-timeout: %s must be above 0", c.Client.Timeout)
+	fault(c.Client.Timeout <= 0 || c.Client.Timeout > 110*time.Second, "-vault-timeout: %s must be above 0 and at most 1m50s", c.Client.Timeout)
 	fault(c.Client.MaxInFlight < 1, "-vault-max-in-flight: %d must be at least 1", c.Client.MaxInFlight)
 	fault(c.Client.MaxTransports < 1, "-vault-max-transports: %d must be at least 1", c.Client.MaxTransports)
 	fault(c.Client.MaxAnswer < 1, "-vault-max-answer: %d must be at least 1", c.Client.MaxAnswer)

@@ -34,7 +34,7 @@ func TestDefaults(t *testing.T) {
 	want := config{
 		ProvidersDir: "/var/run/secrets-store-csi-providers", ProviderName: "vault", HTTPAddr: ":8080",
 		Operator:     spec.Operator{Vault: spec.Vault{AuthPath: "kubernetes", Audience: "vault"}},
-		Client:       client.Config{Timeout: time.Minute, MaxInFlight: 32, MaxTransports: 64, MaxAnswer: 4 << 20},
+		Client:       client.Config{Timeout: 100 * time.Second, MaxInFlight: 32, MaxTransports: 64, MaxAnswer: 4 << 20},
 		MountTimeout: 45 * time.Second, AbandonAfter: 5 * time.Minute, LogLevel: slog.LevelInfo, LogFormat: "json",
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -130,6 +130,7 @@ func TestFaultySettings(t *testing.T) {
 		"-mount-timeout=100001ms":           `-mount-timeout: 1m40.001s must be above 0 and at most 1m40s`,
 		"-abandon-after=-1s":                `-abandon-after: -1s must be above 0`,
 		"-vault-timeout=0s":                 `-vault-timeout: 0s must be above 0`,
+		"-vault-timeout=2m":                 `-vault-timeout: 2m0s must be above 0 and at most 1m50s`,
 		"-vault-max-in-flight=0":            `-vault-max-in-flight: 0 must be at least 1`,
 		"-vault-max-transports=0":           `-vault-max-transports: 0 must be at least 1`,
 		"-vault-max-answer=-1":              `-vault-max-answer: -1 must be at least 1`,

@@ -21,6 +21,9 @@ import (
 const (
 	revokeGrace = 10 * time.Minute // connection pools and slow readers follow new files late
 
+	// kubelet's longest pause between two tries of a mount is 2m2s, and then the try itself takes a moment.
+	longestPause = 2*time.Minute + 30*time.Second
+
 	// kubelet gives a pod 30 s to end by default; the two come one after the other.
 	stopTimeout  = 10 * time.Second
 	drainTimeout = 15 * time.Second
@@ -77,6 +80,11 @@ func run(ctx context.Context, c config, logs io.Writer) error {
 	log.Info("leasehold provider", "version", version(), "socket", path, "http", web.Addr().String(),
 		observe.KeyVault, c.Operator.Vault.Address, "namespace", c.Operator.Vault.Namespace, "mount", c.Operator.Vault.AuthPath,
 		"audience", c.Operator.Vault.Audience, "allowed_vault_addrs", c.Operator.Addresses, "tls_dir", c.Operator.TLSDirectory)
+
+	if c.AbandonAfter < longestPause {
+		log.Warn("-abandon-after is shorter than kubelet's longest pause between two tries: a retry may log in anew and make another user",
+			"abandon_after", c.AbandonAfter, "longest_pause", longestPause)
+	}
 
 	// The end comes in order: first no more calls, then what nobody needs is given back, and the metrics show it until
 	// the last moment.

@@ -42,18 +42,15 @@ type grantedAuth struct {
 
 // Login logs in with a pod's service account token (POST auth/<path>/login, which the Kubernetes and the JWT method
 // share) and checks that the Vault token it gets is one that Leasehold can keep and give back. A token that is not is
-// revoked again and Rejected. The TLS files are read anew at each login.
+// revoked again and Rejected. If Vault does not take it back just then, the session comes beside the error, to be revoked
+// later.
 func (p *Pool) Login(ctx context.Context, v spec.Vault, jwt redact.String) (*Session, error) {
 	path := "auth/" + strings.Trim(v.AuthPath, "/") + "/login"
-	m, err := load(v.TLS)
-	if err != nil {
-		return nil, &Error{Kind: Rejected, Op: opLogin, Path: path, Err: fmt.Errorf("TLS: %w", err)}
-	}
 	body, err := json.Marshal(map[string]string{"role": v.Role, "jwt": jwt.Reveal()})
 	if err != nil {
 		return nil, &Error{Kind: Rejected, Op: opLogin, Path: path, Err: errors.New("role and token are not text")}
 	}
-	s := &Session{conn: conn{pool: p, vault: v, tls: m}}
+	s := &Session{conn: conn{pool: p, vault: v}}
 	var auth grantedAuth
 	q := question{op: opLogin, method: http.MethodPost, path: path, body: body, jwt: jwt}
 	err = s.conn.ask(ctx, q, func(a answer) *Error {
@@ -79,7 +76,7 @@ func (p *Pool) Login(ctx context.Context, v spec.Vault, jwt redact.String) (*Ses
 		s.end = s.start.Add(time.Duration(auth.LeaseDuration) * time.Second)
 	}
 	if err := s.check(ctx, auth); err != nil {
-		return nil, s.discard(ctx, path, err)
+		return s.discard(ctx, path, err)
 	}
 	return s, nil
 }
@@ -137,19 +134,24 @@ func (s *Session) capabilities(ctx context.Context, paths []string) (map[string]
 	return said.Data, err
 }
 
-// discard revokes a token that is not to be kept, also when the caller has given up meanwhile, and returns the error of
-// the login.
-func (s *Session) discard(ctx context.Context, path string, cause error) error {
+// discard revokes a token that is not to be kept, also when the caller has given up meanwhile, and returns the login's
+// outcome.
+func (s *Session) discard(ctx context.Context, path string, cause error) (*Session, error) {
 	e, ok := errors.AsType[*Error](cause)
 	if !ok {
 		e = &Error{Kind: Rejected, Op: opLogin, Path: path, Status: http.StatusOK, Reasons: []string{cause.Error()}}
 	}
 	if s.batch {
-		return e // it ends by itself
+		return nil, e // it ends by itself
 	}
-	if err := s.Revoke(context.WithoutCancel(ctx)); err != nil {
-		e.Reasons = append(e.Reasons, "nor could the token be revoked: it lives until its own end")
-		e.InDoubt = true // somebody has a token that nobody knows of
+	err := s.Revoke(context.WithoutCancel(ctx))
+	if err == nil {
+		return nil, e
 	}
-	return e
+	e.InDoubt = true // a token lives that nobody needs
+	if KindOf(err) == Unavailable {
+		return s, e
+	}
+	e.Reasons = append(e.Reasons, "nor could the token be revoked: it lives until its own end")
+	return nil, e
 }

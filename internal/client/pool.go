@@ -80,8 +80,8 @@ func (p *Pool) Close() {
 }
 
 // take returns the transport to an address with this TLS material, and keeps it until give. A session takes one for
-// each request rather than for its life: so the number of transports is bounded however many volumes bring TLS
-// material of their own.
+// each request rather than for its life: so there are no more transports than the limit, or requests at work, however
+// many volumes bring TLS material of their own.
 func (p *Pool) take(address string, m material) (*transport, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -176,8 +176,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// Files are read at each login, and connections are shared by their contents: a rotated CA takes effect at once, and the
-// sessions from before go on as they were.
+// Files are read for each request, and connections are shared by their contents: a rotated CA takes effect at once, also
+// for the sessions from before, which could not be given back otherwise.
 func TestRotatedCA(t *testing.T) {
 	old, next := newIdentity(t), newIdentity(t)
 	s := serveTLS(t, old, "")
@@ -191,11 +191,13 @@ func TestRotatedCA(t *testing.T) {
 	writeFile(t, file, next.cert)
 	_, err := pool.Login(t.Context(), v, redact.New(stubJWT))
 	wantError(t, err, client.Unavailable, "unknown authority", false)
+	_, err = before.Read(t.Context(), get("x"))
+	wantError(t, err, client.Unavailable, "unknown authority", false)
+	writeFile(t, file, next.cert+old.cert)
+	open(t, pool, v)
 	if _, err := before.Read(t.Context(), get("x")); err != nil {
 		t.Errorf("session from before: got error %v", err)
 	}
-	writeFile(t, file, next.cert+old.cert)
-	open(t, pool, v)
 }
 
 // A downgrade would send the token in the clear.

@@ -94,7 +94,6 @@ func (t *transport) inNamespace(namespace string) *api.Client {
 type conn struct {
 	pool  *Pool
 	vault spec.Vault
-	tls   material
 }
 
 // question is one request to Vault.
@@ -147,7 +146,11 @@ func (c conn) exchange(ctx context.Context, q question) (answer, *Error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit,
 		fmt.Errorf("no answer within %v: %w", limit, context.DeadlineExceeded))
 	defer cancel()
-	t, err := c.pool.take(c.vault.Address, c.tls)
+	m, err := load(c.vault.TLS) // each time: files change on the disk, and sessions live long
+	if err != nil {
+		return answer{}, &Error{Kind: Rejected, Err: fmt.Errorf("TLS: %w", err)}
+	}
+	t, err := c.pool.take(c.vault.Address, m)
 	if err != nil {
 		return answer{}, &Error{Kind: Rejected, Err: err}
 	}

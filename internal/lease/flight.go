@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync"
 )
 
@@ -20,9 +21,26 @@ func depart[T any](crew *sync.WaitGroup, name string, request func() (T, error))
 	f := &flight[T]{name: name, landed: make(chan struct{})}
 	crew.Go(func() {
 		defer close(f.landed)
+		defer func() {
+			// Answers are parsed here, and no call on this goroutine's stack could fail in its place.
+			if cause := recover(); cause != nil {
+				f.err = &PanicError{Request: name, Type: fmt.Sprintf("%T", cause), Stack: string(debug.Stack())}
+			}
+		}()
 		f.value, f.err = request()
 	})
 	return f
+}
+
+// PanicError is a request that panicked. It tells the type of the panic's value only, for the value may be anything.
+type PanicError struct {
+	Request, Type string
+	Stack         string // many lines, for the log
+}
+
+// Error returns one line without the stack.
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("%s: internal error (a panic of type %s): see the provider's log", e.Request, e.Type)
 }
 
 // wait returns what the request gave, or why the context ended if that comes first, with the request's name.

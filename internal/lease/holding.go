@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +25,7 @@ type Holding struct {
 	mu      sync.Mutex // guards what follows; never held across a call to Vault
 	grants  map[spec.Source]held
 	flights map[spec.Source]*flight[client.Grant]
+	size    int  // bytes of all grants
 	doubted bool // Vault may have granted a lease whose answer was lost
 	dead    bool // Vault does not know the token any more
 }
@@ -71,24 +74,58 @@ func (h *Holding) Read(ctx context.Context, source spec.Source) (client.Grant, e
 	return fresh, err
 }
 
+// maxSize is how many bytes the grants of one volume may have. Its files may have 1 MiB, but a file may be one small
+// field of a large answer, and the memory is one of the node's for all of its volumes.
+const maxSize = 8 << 20
+
 // fetch asks Vault and keeps the answer.
-func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, error) {
-	grant, err := h.session.Read(ctx, source)
+func (h *Holding) fetch(ctx context.Context, source spec.Source) (grant client.Grant, err error) {
 	var fresh held
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.flights, source)
+		if err == nil {
+			err = h.keep(source, fresh)
+		}
+		if failure := (*client.Error)(nil); errors.As(err, &failure) {
+			h.doubted = h.doubted || failure.InDoubt
+			h.dead = h.dead || failure.Kind == client.Expired
+		}
+	}()
+	grant, err = h.session.Read(ctx, source)
 	if err == nil {
 		fresh = held{grant, grantSpan(grant)}
 	}
+	return grant, err
+}
+
+// keep puts a grant in the place of the source's old one, if there is room; h.mu is held.
+func (h *Holding) keep(source spec.Source, fresh held) error {
+	size := h.size - len(h.grants[source].Data.Reveal()) + len(fresh.Data.Reveal())
+	if size > maxSize {
+		return &client.Error{
+			Kind: client.Rejected, Op: "read", Path: source.Path,
+			Reasons: []string{fmt.Sprintf("the answers for this volume have more than %d bytes together: "+
+				"read smaller secrets, or split the class in two", maxSize)},
+		}
+	}
+	h.size = size
+	h.grants[source] = fresh
+	return nil
+}
+
+// retain forgets the grants of all other sources. Their leases end with the token.
+func (h *Holding) retain(sources []spec.Source) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.flights, source)
-	if err == nil {
-		h.grants[source] = fresh
-	}
-	if failure := (*client.Error)(nil); errors.As(err, &failure) {
-		h.doubted = h.doubted || failure.InDoubt
-		h.dead = h.dead || failure.Kind == client.Expired
-	}
-	return grant, err
+	maps.DeleteFunc(h.grants, func(source spec.Source, g held) bool {
+		gone := !slices.Contains(sources, source)
+		if gone {
+			h.size -= len(g.Data.Reveal())
+		}
+		return gone
+	})
 }
 
 // inDoubt tells whether the token may have leases that the holding knows nothing of.

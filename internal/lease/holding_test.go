@@ -3,9 +3,11 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,5 +248,44 @@ func TestReleaseWaitsForRequestsOnTheirWay(t *testing.T) {
 	}
 	if leases, tokens := w.vault.Leases(), w.vault.Tokens(); len(leases)+len(tokens) != 0 {
 		t.Errorf("left in Vault: leases %q and %d tokens, want nothing", leases, len(tokens))
+	}
+}
+
+// A file may be one small field of a large answer, so the limit on files bounds no memory.
+func TestHoldingIsBounded(t *testing.T) {
+	w := newWorld(t)
+	large := strings.Repeat("x", 900<<10)
+	for i := range 10 {
+		w.vault.Write(fmt.Sprintf("kv/large%d", i), vaulttest.Data{"text": large})
+	}
+	v := w.open("a")
+	h := w.holding(v, "app")
+	read := func(i int) error {
+		_, err := h.Read(t.Context(), spec.Source{Method: http.MethodGet, Path: fmt.Sprintf("kv/large%d", i)})
+		return err
+	}
+	for i := range 9 {
+		if err := read(i); err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+	}
+	if err := read(9); client.KindOf(err) != client.Rejected || !strings.Contains(err.Error(), "8388608 bytes") {
+		t.Errorf("got error %v, want Rejected with the limit", err)
+	}
+	// What the class does not name any more makes room.
+	v.Show(h, []spec.Source{{Method: http.MethodGet, Path: "kv/large0"}})
+	if err := read(9); err != nil {
+		t.Errorf("after the others were forgotten: %v", err)
+	}
+	if n := len(h.grants); n != 2 {
+		t.Errorf("got %d grants, want 2", n)
+	}
+}
+
+func TestPanicInARequestFailsItAlone(t *testing.T) {
+	var crew sync.WaitGroup
+	_, err := depart(&crew, "read \"x\"", func() (int, error) { panic("hvs.secret") }).wait(t.Context())
+	if err == nil || strings.Contains(err.Error(), "hvs.") {
+		t.Errorf("got error %v, want one without the panic's value", err)
 	}
 }

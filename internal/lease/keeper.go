@@ -8,6 +8,7 @@ package lease
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
@@ -96,7 +97,7 @@ func (k *Keeper) Held() int {
 
 // Run gives back what nobody needs until ctx ends; call it once. By then no Mount may be at work. What failed Mounts
 // have gained is given back before Run returns, within DrainTimeout: nobody would know of it afterwards. What volumes
-// show is left alone: pods outlive their provider.
+// show is left alone, since pods outlive their provider, and so is what they showed until a moment ago.
 func (k *Keeper) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -138,7 +139,8 @@ func (k *Keeper) sweep(now time.Time) (next time.Time) {
 		select {
 		case <-v.turn:
 		default:
-			continue // its Close wakes the loop
+			next = sooner(next, now.Add(time.Second)) // a Mount has it: look again
+			continue
 		}
 		again, empty := v.sweep(now)
 		if empty {
@@ -202,7 +204,7 @@ func (k *Keeper) giveBack(ctx context.Context, h *Holding) {
 	d := k.doomed[h]
 	d.busy = false
 	d.tries++
-	d.at = time.Now().Add(backoff(d.tries))
+	d.at = time.Now().Add(max(backoff(d.tries), retryAfter(err)))
 }
 
 // drain gives back what no volume shows, as far as that works within DrainTimeout.
@@ -217,9 +219,8 @@ func (k *Keeper) drain(ctx context.Context) {
 		var volumes sync.WaitGroup
 		for _, v := range k.snapshot() {
 			volumes.Go(func() {
-				if v.settle() {
-					k.pass(ctx, time.Now())
-				}
+				v.settle()
+				k.pass(ctx, time.Now())
 			})
 		}
 		volumes.Wait()
@@ -231,7 +232,13 @@ func (k *Keeper) drain(ctx context.Context) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if left := len(k.doomed); left > 0 {
+	left := 0
+	for _, d := range k.doomed {
+		if d.busy || d.tries > 0 { // the others wait for their grace: a reader may still need them
+			left++
+		}
+	}
+	if left > 0 {
 		k.config.Log.Warn("ending with tokens that nobody needs any more; they live for the rest of their TTL", observe.KeyCount, left)
 	}
 }
@@ -267,8 +274,15 @@ func (k *Keeper) nudge() {
 	}
 }
 
-// releaseTimeout bounds one attempt to give a token back. The client bounds the request itself; this also bounds the
-// wait for a place among the requests in flight.
+// retryAfter is how long Vault asked us to wait, or 0.
+func retryAfter(err error) time.Duration {
+	if failure := (*client.Error)(nil); errors.As(err, &failure) {
+		return failure.RetryAfter
+	}
+	return 0
+}
+
+// releaseTimeout bounds one attempt to give a token back; the client bounds the request itself more tightly.
 const releaseTimeout = 2 * time.Minute
 
 // backoff is how long to wait after so many failed tries: 1 s, 2 s, 4 s ... up to a minute, spread by a fifth either

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"leasehold/internal/client"
 	"leasehold/internal/client/vaulttest"
 )
 
@@ -237,4 +239,53 @@ func TestEndWaitsForVaultOnlySoLong(t *testing.T) {
 	}
 	release()
 	w.keeper.releases.Wait()
+}
+
+// A token that the login refuses and that Vault does not take back just then is no business of the failed Mount any
+// more, but it is still the keeper's.
+func TestRefusedTokenIsGivenBackLater(t *testing.T) {
+	w := newWorld(t)
+	w.vault.Write("auth/kubernetes/role/few", vaulttest.Data{
+		"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{"vault"}, "token_policies": []string{"app"},
+		"token_num_uses": 5,
+	})
+	w.vault.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, revokePath) {
+			return false
+		}
+		rw.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	v := w.open("a")
+	_, err := v.Holding(t.Context(), w.vault.Vault("few"), w.jwt)
+	if client.KindOf(err) != client.Rejected {
+		t.Fatalf("got error %v, want Rejected", err)
+	}
+	v.Close()
+	if n := len(w.vault.Tokens()); n != 1 {
+		t.Fatalf("got %d tokens, want the refused one", n)
+	}
+	w.vault.Intercept(nil)
+	w.pass(time.Now())
+	w.wantReleased("revoked")
+	w.wantLeft(0, 0)
+}
+
+// Vault says in Retry-After when it wants to hear of us again.
+func TestReleaseHeedsRetryAfter(t *testing.T) {
+	w := newWorld(t)
+	v := w.open("a")
+	w.holding(v, "app")
+	v.Close()
+	w.vault.Intercept(func(rw http.ResponseWriter, _ *http.Request) bool {
+		rw.Header().Set("Retry-After", "30")
+		rw.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	w.pass(v.left.Add(w.keeper.config.AbandonAfter))
+	w.wantReleased("unavailable")
+	now := time.Now()
+	if next := w.keeper.pass(t.Context(), now); next.Before(now.Add(25 * time.Second)) {
+		t.Errorf("the next try is in %v, want it in the 30 s that Vault asked for", next.Sub(now))
+	}
 }

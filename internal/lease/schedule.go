@@ -4,9 +4,11 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"net/http"
 	"time"
 
 	"leasehold/internal/client"
+	"leasehold/internal/spec"
 )
 
 // refresh is how often a secret that has neither a lease nor an end, such as one of KV, is read again.
@@ -32,8 +34,8 @@ func twoThirds(start, end time.Time) span {
 
 // grantSpan is the whole policy for grants:
 //   - a lease is due at two thirds of its duration;
-//   - a certificate without a lease is due at two thirds of the way to its notAfter: re-issuing it earlier would fill
-//     Vault's storage with certificates;
+//   - a certificate that was issued without a lease is due at two thirds of the way to its notAfter: re-issuing it
+//     earlier would fill Vault's storage with certificates. One that was merely read (GET) is like anything else;
 //   - a static database role changes its password at the end of its ttl, so it is due, and over, just then;
 //   - anything else (KV) is due after the refresh interval and never over.
 //
@@ -50,7 +52,7 @@ func grantSpan(g client.Grant) span {
 	// Vault's answer may hold anything under these names. A type that does not fit only means that it is neither a
 	// certificate nor a static role.
 	if err := json.Unmarshal(g.Data.Reveal(), &data); err == nil {
-		if end := notAfter(data.Certificate); !end.IsZero() {
+		if end := notAfter(data.Certificate); !end.IsZero() && issues(g.Source) {
 			return twoThirds(g.Obtained, end)
 		}
 		if seconds, err := data.TTL.Int64(); err == nil && data.Rotated != "" {
@@ -61,6 +63,9 @@ func grantSpan(g client.Grant) span {
 	}
 	return span{due: g.Obtained.Add(refresh)}
 }
+
+// issues tells whether asking again makes something new.
+func issues(s spec.Source) bool { return s.Method == http.MethodPut || s.Method == http.MethodPost }
 
 // notAfter returns the end of the first certificate in a PEM text, or zero if there is none.
 func notAfter(text string) time.Time {

@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"math/big"
+	"net/http"
 	"testing"
 	"time"
 
 	"leasehold/internal/client"
 	"leasehold/internal/redact"
+	"leasehold/internal/spec"
 )
 
 func TestGrantSpan(t *testing.T) {
@@ -25,9 +27,10 @@ func TestGrantSpan(t *testing.T) {
 		"lease":                 {client.Grant{LeaseID: "database/creds/a/1", LeaseDuration: time.Hour}, 40 * time.Minute, time.Hour},
 		"lease of seconds":      {client.Grant{LeaseID: "database/creds/a/1", LeaseDuration: 3 * time.Second}, 2 * time.Second, 3 * time.Second},
 		"key-value":             {grantOf(t, map[string]any{"username": "x"}), refresh, never},
-		"certificate":           {grantOf(t, map[string]any{"certificate": certificate}), 20 * time.Hour, 30 * time.Hour},
+		"certificate":           {issued(grantOf(t, map[string]any{"certificate": certificate})), 20 * time.Hour, 30 * time.Hour},
+		"certificate that lies": {grantOf(t, map[string]any{"certificate": certificate}), refresh, never},
 		"leased certificate":    {leased(grantOf(t, map[string]any{"certificate": certificate}), 3*time.Hour), 2 * time.Hour, 3 * time.Hour},
-		"text of a certificate": {grantOf(t, map[string]any{"certificate": "none"}), refresh, never},
+		"text of a certificate": {issued(grantOf(t, map[string]any{"certificate": "none"})), refresh, never},
 		"static role":           {grantOf(t, map[string]any{"ttl": 60, "last_vault_rotation": "2026-03-01T11:00:00Z"}), 61 * time.Second, 61 * time.Second},
 		"key-value with a ttl":  {grantOf(t, map[string]any{"ttl": 60}), refresh, never},
 		"odd types":             {grantOf(t, map[string]any{"certificate": 1, "ttl": []int{1}}), refresh, never},
@@ -90,6 +93,11 @@ func grantOf(t *testing.T, data map[string]any) client.Grant {
 		t.Fatal(err)
 	}
 	return client.Grant{Data: redact.NewBytes(text)}
+}
+
+func issued(g client.Grant) client.Grant {
+	g.Source = spec.Source{Method: http.MethodPut, Path: "pki/issue/a"}
+	return g
 }
 
 func leased(g client.Grant, d time.Duration) client.Grant {

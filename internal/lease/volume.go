@@ -29,6 +29,8 @@ type Volume struct {
 	next  *Holding   // what Mounts have gained that have not succeeded yet; nil if nothing
 	login *login     // on its way; nil if none
 	left  time.Time  // when the last Mount ended
+	// changed says that the keeper\'s loop has not seen yet what the volume shows.
+	changed bool
 }
 
 // login is a login on its way, with what it logs in to.
@@ -55,9 +57,13 @@ func (v *Volume) VersionKey() [32]byte {
 func (v *Volume) Close() {
 	v.mu.Lock()
 	v.left = time.Now()
+	restless := v.changed || v.next != nil || v.shown == nil
+	v.changed = false
 	v.mu.Unlock()
 	v.turn <- struct{}{}
-	v.keeper.nudge()
+	if restless { // a poll of a quiet volume is no news, and there are many
+		v.keeper.nudge()
+	}
 }
 
 // Holding returns the holding that answers for vault: the one that the volume shows, or one that an earlier Mount
@@ -101,9 +107,12 @@ func (v *Volume) depart(ctx context.Context, vault spec.Vault, token redact.Stri
 	l.flight = depart(&v.requests, name, func() (*Holding, error) {
 		session, err := v.keeper.config.Pool.Login(ctx, vault, token)
 		var fresh *Holding
-		if err == nil {
+		switch {
+		case err == nil:
 			v.keeper.greet(v.key, session)
 			fresh = newHolding(session, v.keeper.config.Stale)
+		case session != nil: // a token that was refused, and that Vault did not take back just now
+			v.keeper.discard(newHolding(session, v.keeper.config.Stale), 0)
 		}
 		v.mu.Lock()
 		wanted := v.login == l
@@ -121,10 +130,12 @@ func (v *Volume) depart(ctx context.Context, vault spec.Vault, token redact.Stri
 	return l
 }
 
-// Show says that the volume's files are now made of h. What they were made of before is given back after a grace,
-// because a reader may still hold old bytes. It tells whether the volume showed nothing before.
-func (v *Volume) Show(h *Holding) (first bool) {
+// Show says that the volume's files are now made of h's grants of the sources. What they were made of before is given
+// back after a grace, because a reader may still hold old bytes. It tells whether the volume showed nothing before.
+func (v *Volume) Show(h *Holding, sources []spec.Source) (first bool) {
+	h.retain(sources)
 	v.mu.Lock()
+	v.changed = v.changed || v.shown != h
 	old := v.shown
 	v.shown = h
 	if v.next == h {
@@ -163,14 +174,13 @@ func (v *Volume) sweep(now time.Time) (again time.Time, empty bool) {
 	return again, empty
 }
 
-// settle waits for the logins on their way and gives up what no Mount has shown; it tells whether there was anything.
-// The keeper calls it when no Mount can come any more.
-func (v *Volume) settle() bool {
+// settle waits for the logins on their way and gives up what no Mount has shown. The keeper calls it when no Mount can
+// come any more.
+func (v *Volume) settle() {
 	v.requests.Wait()
 	v.mu.Lock()
 	useless := v.next
 	v.next = nil
 	v.mu.Unlock()
 	v.keeper.discard(useless, 0)
-	return useless != nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"leasehold/internal/client"
+	"leasehold/internal/spec"
 )
 
 func TestOpenWaitsForItsTurn(t *testing.T) {
@@ -107,7 +108,7 @@ func TestHoldingIsKeptFromMountToMount(t *testing.T) {
 	if got := w.holding(v, "app"); got != first {
 		t.Error("the second try has another holding")
 	}
-	if !v.Show(first) {
+	if !v.Show(first, []spec.Source{userSource}) {
 		t.Error("the first time shown was not told")
 	}
 	v.Close()
@@ -116,7 +117,7 @@ func TestHoldingIsKeptFromMountToMount(t *testing.T) {
 	if got := w.holding(v, "app"); got != first {
 		t.Error("a poll has another holding")
 	}
-	if v.Show(first) {
+	if v.Show(first, []spec.Source{userSource}) {
 		t.Error("a poll was told as the first time shown")
 	}
 	v.Close()
@@ -224,7 +225,7 @@ func TestReplacedHoldingIsGivenBackAfterAGrace(t *testing.T) {
 	if fresh == old {
 		t.Fatal("the holding of another role was used")
 	}
-	if v.Show(fresh) {
+	if v.Show(fresh, []spec.Source{userSource}) {
 		t.Error("a later time shown was told as the first")
 	}
 	replaced := time.Now()

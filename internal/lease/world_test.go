@@ -107,7 +107,7 @@ func (w *world) mount(pod string) (*Holding, error) {
 	if _, err := h.Read(ctx, userSource); err != nil {
 		return nil, err
 	}
-	v.Show(h)
+	v.Show(h, []spec.Source{userSource})
 	return h, nil
 }
 

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,16 +33,21 @@ func (s *Server) Mount(ctx context.Context, request *v1alpha1.MountRequest) (*v1
 	if err == nil {
 		a, err = s.answer(ctx, mount)
 	}
+	if a.first || err != nil {
+		for _, name := range mount.Ignored {
+			log.Warn("the SecretProviderClass has a parameter that means nothing to Leasehold", observe.KeyParameter, name)
+		}
+	}
 	if err != nil {
 		failure := describe(mount, err)
+		if panicked := (*lease.PanicError)(nil); errors.As(err, &panicked) {
+			log = log.With("stack", panicked.Stack)
+		}
 		log.Error("mount failed", observe.KeyError, failure.Message(), observe.KeyCode, failure.Code().String())
 		return nil, failure.Err()
 	}
 	if a.first {
 		log.Info("mounted", observe.KeyRole, mount.Class.Vault.Role, observe.KeyCount, len(a.files), observe.KeyDuration, time.Since(start))
-		for _, name := range mount.Ignored {
-			log.Warn("the SecretProviderClass has a parameter that means nothing to Leasehold", observe.KeyParameter, name)
-		}
 	}
 
 	response := &v1alpha1.MountResponse{
@@ -82,7 +88,7 @@ func (s *Server) answer(ctx context.Context, mount spec.Mount) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	first := volume.Show(holding)
+	first := volume.Show(holding, mount.Class.Sources())
 	return answer{files, volume.VersionKey(), first}, nil
 }
 

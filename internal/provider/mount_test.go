@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -364,6 +365,40 @@ func TestSlowVaultFailsInTimeAndIsFoundLater(t *testing.T) {
 	}
 }
 
+// The connection of a call must not be cut: the driver would see Unavailable, which kubelet takes as maybe mounted.
+func TestEndOfTheProviderIsAFinalAnswer(t *testing.T) {
+	for _, held := range []string{"POST " + login, "GET " + readUser} {
+		t.Run(held, func(t *testing.T) {
+			b := newBench(t, func(c *Config) { c.StopTimeout = 10 * time.Millisecond })
+			arrived, release := b.hold(held)
+			done := make(chan error, 1)
+			go func() {
+				_, err := b.pod("app-0").mount(t.Context(), userAndPassword)
+				done <- err
+			}()
+			<-arrived
+			go b.end()
+			err := <-done
+			if code := status.Code(err); code != codes.Internal || !strings.Contains(err.Error(), "the provider is ending") {
+				t.Errorf("got %v, want Internal, and why", err)
+			}
+			release()
+		})
+	}
+}
+
+func TestManyFailuresAreCounted(t *testing.T) {
+	b := newBench(t)
+	var objects strings.Builder
+	for i := range 50 {
+		fmt.Fprintf(&objects, "- {objectName: o%d, secretPath: kv/none%d, secretKey: x}\n", i, i)
+	}
+	_, err := b.pod("app-0").mount(t.Context(), objects.String())
+	if status.Code(err) != codes.NotFound || len(err.Error()) > 8<<10 || !strings.Contains(err.Error(), "and 38 more failures") {
+		t.Errorf("got %d bytes: %v", len(err.Error()), err)
+	}
+}
+
 func TestPanicFailsItsCallAlone(t *testing.T) {
 	b := newBench(t)
 	server := NewServer(b.config)
@@ -461,7 +496,7 @@ func (b *bench) restart(t *testing.T) {
 	if b.stop != nil {
 		b.stop()
 	}
-	l, err := Listen(b.dir, "vault", b.config.Log)
+	l, err := listen(b.dir, "vault", uint32(os.Getuid()), b.config.Log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,11 +509,11 @@ func (b *bench) restart(t *testing.T) {
 	}
 	b.driver = v1alpha1.NewCSIDriverProviderClient(conn)
 	b.stop = sync.OnceFunc(func() {
-		_ = conn.Close()
 		cancel()
 		if err := <-served; err != nil {
 			b.t.Errorf("the server ended with %v", err)
 		}
+		_ = conn.Close()
 	})
 }
 

@@ -47,9 +47,16 @@ type Server struct {
 // NewServer returns a server; Serve starts it.
 func NewServer(c Config) *Server { return &Server{config: c} }
 
-// Serve answers calls that come in at l until ctx ends, and then until those at work are done, within StopTimeout.
+// cutAfter is how long after StopTimeout the connection is cut, if a call still has not ended.
+const cutAfter = 2 * time.Second
+
+// Serve answers calls that come in at l until ctx ends, and then until those at work are done, within StopTimeout. Those
+// that take longer are told to end, and answer for themselves: a call whose connection is cut ends with Unavailable,
+// which kubelet takes as maybe mounted.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	server := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
+	work, endWork := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer endWork(nil)
+	server := grpc.NewServer(grpc.ChainUnaryInterceptor(s.intercept, endingWith(work)))
 	v1alpha1.RegisterCSIDriverProviderServer(server, s)
 
 	served := make(chan error, 1)
@@ -59,11 +66,35 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve the driver: %w", err)
 	case <-ctx.Done():
 	}
-	// Stop cancels the calls at work. What they were waiting for goes on, and is given back by the keeper.
-	force := time.AfterFunc(s.config.StopTimeout, server.Stop)
-	defer force.Stop()
+	// What ended calls were waiting for goes on, and is given back by the keeper.
+	end := time.AfterFunc(s.config.StopTimeout, func() { endWork(errEnding) })
+	defer end.Stop()
+	cut := time.AfterFunc(s.config.StopTimeout+cutAfter, server.Stop)
+	defer cut.Stop()
 	server.GracefulStop()
 	return nil
+}
+
+// endingError is why a call ends with the provider.
+type endingError struct{}
+
+var errEnding endingError
+
+func (endingError) Error() string {
+	return "the provider is ending; kubelet's next try finds its successor"
+}
+
+// Is makes it a kind of context.Canceled.
+func (endingError) Is(target error) bool { return target == context.Canceled }
+
+// endingWith ends the context of every call with work.
+func endingWith(work context.Context) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(work, func() { cancel(context.Cause(work)) })()
+		return handler(ctx, request)
+	}
 }
 
 // Version tells the driver who answers.

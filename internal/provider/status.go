@@ -13,9 +13,13 @@ import (
 	"google.golang.org/grpc/status"
 
 	"leasehold/internal/client"
+	"leasehold/internal/lease"
 	"leasehold/internal/render"
 	"leasehold/internal/spec"
 )
+
+// mostNamed is how many failures a message names. It ends in events and logs.
+const mostNamed = 12
 
 // describe turns a failed Mount into what the driver gets to see: kubelet shows the message in the pod's events, so it
 // names pod, objects, Vault path, cause and cure.
@@ -29,14 +33,21 @@ func describe(mount spec.Mount, err error) *status.Status {
 		return status.New(codes.InvalidArgument, fmt.Sprintf("pod %s/%s: %v", mount.Pod.Namespace, mount.Pod.Name, faults))
 	}
 	causes := split(err)
-	sentences := make([]string, len(causes))
+	var sentences []string
 	code := codes.Internal
 	for i, cause := range causes {
-		sentences[i] = cause.Error()
-		if cure := cure(mount, cause); cure != "" {
-			sentences[i] += "; " + cure
-		}
 		code = graver(code, codeOf(cause))
+		if i >= mostNamed {
+			continue
+		}
+		sentence := cause.Error()
+		if cure := cure(mount, cause); cure != "" {
+			sentence += "; " + cure
+		}
+		sentences = append(sentences, sentence)
+	}
+	if more := len(causes) - mostNamed; more > 0 {
+		sentences = append(sentences, fmt.Sprintf("and %d more failures", more))
 	}
 	return status.New(code, fmt.Sprintf("pod %s/%s: %s", mount.Pod.Namespace, mount.Pod.Name, strings.Join(sentences, " | ")))
 }
@@ -59,6 +70,9 @@ func codeOf(err error) codes.Code {
 	case client.Rejected:
 		return codes.FailedPrecondition
 	case client.Unavailable, client.Expired:
+		return codes.Internal
+	}
+	if panicked := (*lease.PanicError)(nil); errors.As(err, &panicked) {
 		return codes.Internal
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {

@@ -99,7 +99,7 @@ func unpack(text string, encoding spec.Encoding) ([]byte, error) {
 	return nil, fmt.Errorf("has the unknown encoding %d", encoding)
 }
 
-// whole returns the whole answer as the peer writes it, but for what changes at every request though the secret does
+// whole returns the whole answer as vault-csi-provider writes it, but for what changes at every request though the secret does
 // not: the request's own identifier, and a remaining time.
 func (a answer) whole() ([]byte, error) {
 	data := a.data

@@ -71,6 +71,12 @@ func readAll(sources []spec.Source, read func(spec.Source) (client.Grant, error)
 	var group sync.WaitGroup
 	for i, source := range sources {
 		group.Go(func() {
+			defer func() {
+				// No call on this goroutine's stack could fail in its place. A panic's value may be anything.
+				if cause := recover(); cause != nil {
+					list[i] = answer{err: fmt.Errorf("read %q: internal error (a panic of type %T)", source.Path, cause)}
+				}
+			}()
 			grant, err := read(source)
 			if err != nil {
 				list[i] = answer{err: err}

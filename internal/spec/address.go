@@ -100,6 +100,17 @@ func (o Operator) AddressAllowed(address string) error {
 	return nil
 }
 
+// isOwnServer tells whether an address is at the scheme, host and port of the operator's own. An operator without an
+// address has set his defaults for any.
+func (o Operator) isOwnServer(text string) bool {
+	if o.Vault.Address == "" {
+		return true
+	}
+	own, ownErr := parseAddress(o.Vault.Address)
+	a, err := parseAddress(text)
+	return ownErr == nil && err == nil && a.origin == own.origin
+}
+
 var errNotAllowed = errors.New(
 	"is outside the operator's policy: use the operator's own address, or ask the operator of the node to allow this one")
 

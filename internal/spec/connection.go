@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"encoding/pem"
 	"errors"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 
 // parseVault reads the parameters of the connection and fills in the operator's defaults. Audience is what is wanted;
 // which one there is a token for is for chooseToken to find out.
-func (o Operator) parseVault(attributes, secrets map[string]string, f *findings) Vault {
+func (o Operator) parseVault(attributes, secrets map[string]string, ignored []string, f *findings) Vault {
 	// A block text in YAML ends with a newline, and no parameter of the connection means anything by a space.
 	line := func(name, otherwise string) string {
 		value := strings.TrimSpace(attributes[name])
@@ -35,9 +36,10 @@ func (o Operator) parseVault(attributes, secrets map[string]string, f *findings)
 		Audience:  line("audience", o.Vault.Audience),
 	}
 	if v.Role == "" {
-		f.add("parameter roleName is missing: name the Vault role that this pod's service account logs in with")
+		f.add("parameter roleName is missing: %s", cmp.Or(didYouMean(ignored, "roleName", "role"),
+			"name the Vault role that this pod's service account logs in with"))
 	}
-	v.TLS = o.parseTLS(attributes, secrets, line, f)
+	v.TLS = o.parseTLS(attributes, secrets, o.isOwnServer(v.Address), line, f)
 	return v
 }
 
@@ -101,12 +103,15 @@ func parseAuthPath(text string) (string, error) {
 }
 
 // parseTLS reads the TLS parameters. What a class or its Secret says replaces the operator's material of the same
-// purpose as a whole: whom a class trusts is what it says, not that and the operator's authorities besides; a key goes
-// with its own certificate.
+// purpose as a whole: whom a class trusts is what it says, not that and the operator's authorities besides, and then it
+// wants Vault verified; a key goes with its own certificate. The operator's server name is that of his own server.
 func (o Operator) parseTLS(
-	attributes, secrets map[string]string, line func(name, otherwise string) string, f *findings,
+	attributes, secrets map[string]string, ownServer bool, line func(name, otherwise string) string, f *findings,
 ) TLS {
 	t := o.Vault.TLS
+	if !ownServer {
+		t.ServerName = ""
+	}
 	t.ServerName = line("vaultTLSServerName", t.ServerName)
 
 	file := func(name string) File { return o.tlsFile(name, line(name, ""), f) }
@@ -117,6 +122,7 @@ func (o Operator) parseTLS(
 	}
 	if ca != "" || caCert != (File{}) || caDirectory != (File{}) {
 		t.CA, t.CACert, t.CADirectory = ca, caCert, caDirectory
+		t.SkipVerify = false
 	}
 
 	const certName, keyName = "vaultTLSClientCertPath", "vaultTLSClientKeyPath"

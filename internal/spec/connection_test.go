@@ -39,6 +39,18 @@ func TestParseVault(t *testing.T) {
 			want: func(v *Vault) { v.AuthPath = "k8s" },
 		},
 		"server name": {class: parameters{"vaultTLSServerName": "v.example"}, want: func(v *Vault) { v.TLS.ServerName = "v.example" }},
+		"server name of another server": {
+			class: parameters{"vaultAddress": "https://two.example"}, operator: func(o *Operator) { o.Addresses = []string{"*"} },
+			want: func(v *Vault) { v.Address, v.TLS.ServerName = "https://two.example", "" },
+		},
+		"server name of the operator's own, named again": {
+			class: parameters{"vaultAddress": "https://VAULT.example:8200/"},
+			want:  func(*Vault) {},
+		},
+		"server name of an operator without an address": {
+			class: parameters{"vaultAddress": "https://two.example"}, operator: func(o *Operator) { o.Vault.Address = "" },
+			want: func(v *Vault) { v.Address = "https://two.example" },
+		},
 		"CA replaces whom to trust": {
 			class: parameters{"vaultCACertPath": "/tls/team/ca.pem"},
 			want:  func(v *Vault) { v.TLS.CACert, v.TLS.CADirectory = File{Root: "/tls", Path: "team/ca.pem"}, File{} },
@@ -67,6 +79,28 @@ func TestParseVault(t *testing.T) {
 		"verify, as the class says": {
 			class: parameters{"vaultSkipTLSVerify": "false"}, operator: func(o *Operator) { o.Vault.TLS.SkipVerify = true },
 			want: func(v *Vault) { v.TLS.SkipVerify = false },
+		},
+		"do not verify, as the operator": {
+			operator: func(o *Operator) { o.Vault.TLS.SkipVerify = true }, want: func(v *Vault) { v.TLS.SkipVerify = true },
+		},
+		"do not verify, though the operator alone does": {
+			class:    parameters{"vaultCACertPath": "ca.pem", "vaultSkipTLSVerify": "true"},
+			operator: func(o *Operator) { o.Vault.TLS.SkipVerify = true },
+			want: func(v *Vault) {
+				v.TLS.CACert, v.TLS.CADirectory, v.TLS.SkipVerify = File{Root: "/tls", Path: "ca.pem"}, File{}, true
+			},
+		},
+		"verify by the class's CA": {
+			class: parameters{"vaultCACertPath": "ca.pem"}, operator: func(o *Operator) { o.Vault.TLS.SkipVerify = true },
+			want: func(v *Vault) { v.TLS.CACert, v.TLS.CADirectory = File{Root: "/tls", Path: "ca.pem"}, File{} },
+		},
+		"verify by the class's CA directory": {
+			class: parameters{"vaultCADirectory": "cas"}, operator: func(o *Operator) { o.Vault.TLS.SkipVerify = true },
+			want: func(v *Vault) { v.TLS.CACert, v.TLS.CADirectory = File{}, File{Root: "/tls", Path: "cas"} },
+		},
+		"verify by the Secret's CA": {
+			secrets: parameters{"ca.crt": certPEM}, operator: func(o *Operator) { o.Vault.TLS.SkipVerify = true },
+			want: func(v *Vault) { v.TLS.CA, v.TLS.CACert, v.TLS.CADirectory = certPEM, File{}, File{} },
 		},
 		"do not verify, as the operator allows": {
 			class: parameters{"vaultSkipTLSVerify": "True"}, operator: func(o *Operator) { o.SkipVerify = true },

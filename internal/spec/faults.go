@@ -33,28 +33,30 @@ const maxFaults = 100
 
 // findings gathers faults while a request is read.
 type findings struct {
-	faults Faults
-	more   int // faults found beyond maxFaults
+	faults Faults // up to maxFaults of them
 }
 
 func (f *findings) add(format string, args ...any) {
-	if len(f.faults) == maxFaults {
-		f.more++
+	if f.full() {
 		return
 	}
 	f.faults = append(f.faults, fmt.Sprintf(format, args...))
 }
 
-// count tells how many faults were found so far, so that a reader of one part knows whether that part added any.
-func (f *findings) count() int { return len(f.faults) + f.more }
+// count tells how many faults are kept so far, so that a reader of one part knows whether that part added any.
+func (f *findings) count() int { return len(f.faults) }
+
+// full tells that no more faults are kept. Who reads what a tenant can make long stops then: a fault costs more than the
+// few bytes that make it.
+func (f *findings) full() bool { return len(f.faults) == maxFaults }
 
 // err returns the faults, or nil when there are none.
 func (f *findings) err() error {
 	if f.count() == 0 {
 		return nil
 	}
-	if f.more > 0 {
-		return append(f.faults, fmt.Sprintf("there are %d more faults: mend these first", f.more))
+	if f.full() {
+		return append(f.faults, "there may be more faults: mend these first")
 	}
 	return f.faults
 }
@@ -76,15 +78,15 @@ func quote(text string) string {
 // nearest returns the candidate that was probably meant by word, or "" when none is close: at most two typing errors
 // (a letter too many, too few, wrong, or swapped with its neighbour), one in short words. Case does not count.
 func nearest(word string, candidates []string) string {
-	if len(word) > 2*maxQuoted {
-		return ""
-	}
 	limit := 2
 	if len(word) < 6 {
 		limit = 1
 	}
 	best := ""
 	for _, candidate := range candidates {
+		if len(candidate) > len(word)+limit || len(word) > len(candidate)+limit {
+			continue // each letter more is an error: no need to compare, and a tenant's word may be long
+		}
 		if d := distance(strings.ToLower(word), strings.ToLower(candidate)); d <= limit {
 			best, limit = candidate, d-1
 		}

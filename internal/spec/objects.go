@@ -17,8 +17,10 @@ import (
 
 // Bounds of what a tenant may ask for. The driver's own bound is 4 MiB for a whole request.
 const (
-	maxObjectsText = 256 << 10 // bytes of YAML; its nodes take up to two hundred times as much memory
+	maxObjectsText = 64 << 10 // bytes of YAML; its nodes take up to two hundred times as much memory
+	maxBrackets    = 2000     // "{" and "[" in the YAML, wherever they stand
 	maxObjects     = 1000
+	maxSources     = 100  // distinct requests to Vault for one volume
 	maxText        = 4096 // bytes of one text in an object; a path in Linux is no longer
 	maxNamePart    = 255  // bytes of one component of a file name in Linux
 	maxObjectKeys  = 100  // keys of one object, the unknown ones included: each of them is looked into
@@ -35,12 +37,16 @@ var (
 // parseObjects reads the parameter objects, a YAML list. It walks the nodes rather than decoding into a struct, so that
 // a fault can say where it is, and so that numbers keep the text that their author wrote.
 func parseObjects(text string, mode fs.FileMode, f *findings) []Object {
-	if strings.TrimSpace(text) == "" {
-		f.add("parameter objects is missing: list at least one object with objectName and secretPath")
-		return nil
-	}
 	if len(text) > maxObjectsText {
 		f.add("parameter objects has %d bytes, more than %d: split the class in two", len(text), maxObjectsText)
+		return nil
+	}
+	// The time of the YAML package can grow with the square of the depth of brackets. Their number bounds that depth, and
+	// unlike the depth it needs no understanding of comments and quotes, which may hide closing ones. A thousand objects
+	// in braces, each with arguments in braces, stay below.
+	if n := strings.Count(text, "{") + strings.Count(text, "["); n > maxBrackets {
+		f.add("parameter objects has %d opening brackets, more than %d: split the class in two, or write the keys of an "+
+			"object below one another, without { and [", n, maxBrackets)
 		return nil
 	}
 	var document, second yaml.Node
@@ -67,8 +73,12 @@ func parseObjects(text string, mode fs.FileMode, f *findings) []Object {
 	objects := make([]Object, 0, len(list))
 	for i, node := range list {
 		objects = append(objects, parseObject(&w, i, node, mode))
+		if w.over() {
+			return nil
+		}
 	}
 	checkClashes(objects, f)
+	checkSources(objects, f)
 	return objects
 }
 
@@ -137,9 +147,16 @@ func (e *entry) readFields(node *yaml.Node) bool {
 		return false
 	}
 	for _, p := range pairs {
+		if e.over() {
+			return false
+		}
 		switch key := p.key.Value; {
 		case slices.Contains(objectKeys, key):
-			if value := e.resolve(p.value); value.ShortTag() != "!!null" {
+			value := e.resolve(p.value)
+			if value.Kind == yaml.ScalarNode && !e.visit(value, 1) {
+				return false
+			}
+			if value.ShortTag() != "!!null" {
 				e.fields[key] = value
 			}
 		case slices.Contains(laterObjectKeys, key):
@@ -153,7 +170,7 @@ func (e *entry) readFields(node *yaml.Node) bool {
 			e.fault(p.key, "unknown key %s: %s", quote(key), advice)
 		}
 	}
-	return true
+	return !e.over()
 }
 
 // text returns the value of a key as it is written, numbers included, or "" when there is none.
@@ -229,8 +246,11 @@ func checkClashes(objects []Object, f *findings) {
 		first[o.Name] = i
 	}
 	for i, o := range objects {
+		if first[o.Name] != i {
+			continue
+		}
 		for k := range len(o.Name) {
-			if o.Name[k] != '/' || first[o.Name] != i {
+			if o.Name[k] != '/' {
 				continue
 			}
 			if j, ok := first[o.Name[:k]]; ok {
@@ -238,6 +258,16 @@ func checkClashes(objects []Object, f *findings) {
 					i, quote(o.Name), j, quote(o.Name[:k]))
 			}
 		}
+	}
+}
+
+// checkSources bounds what a volume costs Vault: each source is a request, and a lease or a secret to hold.
+func checkSources(objects []Object, f *findings) {
+	sources := Class{Objects: objects}.Sources()
+	sources = slices.DeleteFunc(sources, func(s Source) bool { return s.Path == "" }) // of objects with faults
+	if n := len(sources); n > maxSources {
+		f.add("parameter objects needs %d requests to Vault (different secretPath, method or secretArgs), more than %d: "+
+			"split the class in two", n, maxSources)
 	}
 }
 

@@ -124,7 +124,7 @@ func TestNearest(t *testing.T) {
 	known := []string{"secretPath", "secretKey", "method"}
 	for word, want := range map[string]string{
 		"secretkey": "secretKey", "secretPaths": "secretPath", "secertPath": "secretPath", "metod": "method",
-		"methods": "method", "secret": "", "m": "", "": "", "objectName": "",
+		"methods": "method", "secret": "", "m": "", "": "", "objectName": "", strings.Repeat("secretKey", 99): "",
 	} {
 		if got := nearest(word, known); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", word, got, want)

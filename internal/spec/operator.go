@@ -4,7 +4,8 @@ import (
 	"path/filepath"
 )
 
-// defaultAuthPath is where Vault mounts the Kubernetes method unless told otherwise, and the peer's default.
+// defaultAuthPath is where Vault mounts the Kubernetes method unless told otherwise, and vault-csi-provider's
+// default.
 const defaultAuthPath = "kubernetes"
 
 // Validate returns the faults of the operator's own settings, as [Faults], or nil. Parse expects valid settings.

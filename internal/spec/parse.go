@@ -1,7 +1,9 @@
 package spec
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
 	"path/filepath"
@@ -15,7 +17,8 @@ import (
 
 // Parse turns a Mount request into a Mount with the operator's defaults applied, or returns [Faults]: all of them at
 // once. The pod's identity comes from kubelet's attributes alone; every other attribute is a tenant's word. Beside
-// Faults the Mount says no more than whose it is, as far as that is known.
+// Faults the Mount says no more than whose it is, as far as that is known, without a token, and what was ignored: that
+// is often the misspelt name of what is missing.
 func (o Operator) Parse(r Request) (Mount, error) {
 	var f findings
 	attributes, ok := decodeStrings(r.Attributes)
@@ -45,12 +48,17 @@ func (o Operator) Parse(r Request) (Mount, error) {
 			f.add("parameter %s "+notYet, name)
 		}
 	}
-	m.Class.Vault = o.parseVault(attributes, secrets, &f)
+	m.Class.Vault = o.parseVault(attributes, secrets, m.Ignored, &f)
 	m.Class.Vault.Audience, m.Pod.Token = chooseToken(attributes, secrets, m.Class.Vault.Audience, &f)
-	m.Class.Objects = parseObjects(attributes["objects"], mode, &f)
+	if text := attributes["objects"]; strings.TrimSpace(text) == "" {
+		f.add("parameter objects is missing: %s", cmp.Or(didYouMean(m.Ignored, "objects"),
+			"list at least one object with objectName and secretPath"))
+	} else {
+		m.Class.Objects = parseObjects(text, mode, &f)
+	}
 	if err := f.err(); err != nil {
 		m.Pod.Token = redact.String{}
-		return Mount{Pod: m.Pod, Volume: m.Volume}, err
+		return Mount{Pod: m.Pod, Volume: m.Volume, Ignored: m.Ignored}, err
 	}
 	return m, nil
 }
@@ -84,6 +92,18 @@ func ignored(attributes map[string]string) []string {
 		}
 	}
 	return names
+}
+
+// didYouMean goes on from "parameter x is missing: " when the name of an ignored parameter is nearly one of some words
+// for x; else it is "".
+func didYouMean(ignored []string, words ...string) string {
+	ignored = ignored[:min(len(ignored), maxFaults)] // a class of more has other troubles
+	for _, word := range words {
+		if near := nearest(word, ignored); near != "" {
+			return fmt.Sprintf("did you mean it by %s, which means nothing?", quote(near))
+		}
+	}
+	return ""
 }
 
 // decodeStrings decodes a JSON object of strings; "" and null are empty ones. It returns no error, because an error of

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -85,6 +86,14 @@ func TestParseFaults(t *testing.T) {
 			without("roleName"),
 			"parameter roleName is missing: name the Vault role that this pod's service account logs in with",
 		},
+		"role by another case": {
+			func(c *call) { delete(c.attributes, "roleName"); c.attributes["rolename"] = "r" },
+			`parameter roleName is missing: did you mean it by "rolename", which means nothing?`,
+		},
+		"role by another name": {
+			func(c *call) { delete(c.attributes, "roleName"); c.attributes["role"] = "r" },
+			`parameter roleName is missing: did you mean it by "role", ...`,
+		},
 		"role of spaces":   {set("roleName", "  \n"), "parameter roleName is missing: ..."},
 		"role of lines":    {func(c *call) { c.attributes["roleName"], c.operator.Vault.Role = "a\nb", "x" }, `parameter roleName "a\nb" has a control character in it: ...`},
 		"role too long":    {func(c *call) { c.attributes["roleName"], c.operator.Vault.Role = strings.Repeat("r", 1025), "x" }, `parameter roleName "` + strings.Repeat("r", 80) + `"... is longer than 1024 bytes: shorten it`},
@@ -132,27 +141,33 @@ func TestParseFaults(t *testing.T) {
 		"format":       {object("format: env"), `objects[0] "o", line 3: format is not supported yet ...`},
 
 		// The list of objects.
-		"no objects":       {without("objects"), "parameter objects is missing: list at least one object with objectName and secretPath"},
-		"objects empty":    {set("objects", "[]"), "parameter objects lists 0 objects: list 1 to 1000"},
-		"objects comment":  {set("objects", "# none"), "parameter objects is not a YAML list: ..."},
-		"objects a map":    {set("objects", "objectName: x"), "parameter objects is not a YAML list: begin each object with \"- objectName: ...\""},
-		"objects no YAML":  {set("objects", "- a: [\n"), "parameter objects is not valid YAML, line 1: did not find expected node content: mind the indentation ..."},
-		"objects twice":    {set("objects", "- {objectName: a, secretPath: b}\n---\n- {objectName: c, secretPath: d}"), "parameter objects has more after its first YAML document: ..."},
-		"objects too long": {set("objects", "# "+strings.Repeat("x", maxObjectsText)), "parameter objects has 262146 bytes, more than 262144: ..."},
-		"objects too many": {set("objects", strings.Repeat("- {objectName: a}\n", 1001)), "parameter objects lists 1001 objects: ..."},
-		"object a text":    {set("objects", "- hello"), `objects[0], line 1: an object must have keys and values: begin it with "objectName: ..."`},
-		"object null":      {set("objects", "- "), `objects[0], line 1: an object must have keys ...`},
-		"unknown key":      {object("secretKye: a"), `objects[0] "o", line 3: unknown key "secretKye": did you mean secretKey?`},
-		"unknown case":     {object("SECRETKEY: a"), `objects[0] "o", line 3: unknown key "SECRETKEY": did you mean secretKey?`},
-		"strange key":      {object("whatever: a"), `objects[0] "o", line 3: unknown key "whatever": the keys are objectName, secretPath, ...`},
-		"key twice":        {object("secretPath: b"), `objects[0] "o", line 3: key "secretPath" stands in line 2 already: keep one of them`},
-		"key a list":       {object("? [a]\n  : b"), `objects[0] "o", line 3: a key must be a text: ...`},
-		"value a list":     {object("secretKey: [a]"), `objects[0] "o", line 3: secretKey must be a text: ...`},
-		"value too long":   {object("secretKey: " + strings.Repeat("k", 4097)), `objects[0] "o", line 3: secretKey is longer than 4096 bytes: ...`},
-		"too many keys":    {set("objects", "- {objectName: a, secretPath: b"+manyKeys(101)+"}"), `objects[0] "a", line 1: an object of 103 keys cannot be meant: ...`},
-		"bad merge":        {object("<<: a"), `objects[0] "o", line 3: the value of << must be ...`},
-		"endless alias":    {object("secretArgs: &a {a: *a}", "method: PUT"), `objects[0] "o", line 3: the YAML is nested deeper than 64: flatten it`},
-		"aliases explode":  {object(explosion, "method: PUT"), `objects[0] "o", line 4: the aliases expand to too much: write fewer of them`},
+		"no objects": {without("objects"), "parameter objects is missing: list at least one object with objectName and secretPath"},
+		"object for objects": {
+			func(c *call) { delete(c.attributes, "objects"); c.attributes["object"] = "o" },
+			`parameter objects is missing: did you mean it by "object", which means nothing?`,
+		},
+		"objects empty":     {set("objects", "[]"), "parameter objects lists 0 objects: list 1 to 1000"},
+		"objects comment":   {set("objects", "# none"), "parameter objects is not a YAML list: ..."},
+		"objects a map":     {set("objects", "objectName: x"), "parameter objects is not a YAML list: begin each object with \"- objectName: ...\""},
+		"objects no YAML":   {set("objects", "- a: [\n"), "parameter objects is not valid YAML, line 1: did not find expected node content: mind the indentation ..."},
+		"objects twice":     {set("objects", "- {objectName: a, secretPath: b}\n---\n- {objectName: c, secretPath: d}"), "parameter objects has more after its first YAML document: ..."},
+		"objects too long":  {set("objects", "# "+strings.Repeat("x", maxObjectsText)), "parameter objects has 65538 bytes, more than 65536: split the class in two"},
+		"objects too many":  {set("objects", strings.Repeat("- {objectName: a}\n", 1001)), "parameter objects lists 1001 objects: ..."},
+		"too many brackets": {set("objects", "- {objectName: a, secretPath: b, method: PUT, secretArgs: {a: ["+strings.Repeat("[],", 1998)+"]}}"), "parameter objects has 2001 opening brackets, more than 2000: ..."},
+		"too many sources":  {set("objects", manySources(101)), "parameter objects needs 101 requests to Vault (different secretPath, method or secretArgs), more than 100: split the class in two"},
+		"object a text":     {set("objects", "- hello"), `objects[0], line 1: an object must have keys and values: begin it with "objectName: ..."`},
+		"object null":       {set("objects", "- "), `objects[0], line 1: an object must have keys ...`},
+		"unknown key":       {object("secretKye: a"), `objects[0] "o", line 3: unknown key "secretKye": did you mean secretKey?`},
+		"unknown case":      {object("SECRETKEY: a"), `objects[0] "o", line 3: unknown key "SECRETKEY": did you mean secretKey?`},
+		"strange key":       {object("whatever: a"), `objects[0] "o", line 3: unknown key "whatever": the keys are objectName, secretPath, ...`},
+		"key twice":         {object("secretPath: b"), `objects[0] "o", line 3: key "secretPath" stands in line 2 already: keep one of them`},
+		"key a list":        {object("? [a]\n  : b"), `objects[0] "o", line 3: a key must be a text: ...`},
+		"value a list":      {object("secretKey: [a]"), `objects[0] "o", line 3: secretKey must be a text: ...`},
+		"value too long":    {object("secretKey: " + strings.Repeat("k", 4097)), `objects[0] "o", line 3: secretKey is longer than 4096 bytes: ...`},
+		"too many keys":     {set("objects", "- {objectName: a, secretPath: b"+manyKeys(101)+"}"), `objects[0] "a", line 1: an object of 103 keys cannot be meant: ...`},
+		"bad merge":         {object("<<: a"), `objects[0] "o", line 3: the value of << must be ...`},
+		"endless alias":     {object("secretArgs: &a {a: *a}", "method: PUT"), `objects[0] "o", line 3: the YAML is nested deeper than 64: flatten it`},
+		"aliases explode":   {object(explosion, "method: PUT"), `objects[0] "o", line 4: the aliases expand to too much: write fewer of them`},
 
 		// Names.
 		"no name":          {set("objects", "- secretPath: b"), "objects[0], line 1: objectName is missing: name the file to write"},
@@ -208,8 +223,8 @@ func TestParseFaults(t *testing.T) {
 			if begin, ok := strings.CutSuffix(row.want, "..."); (ok && !strings.HasPrefix(faults[0], begin)) || (!ok && faults[0] != row.want) {
 				t.Errorf("got  %s\nwant %s", faults[0], row.want)
 			}
-			if !reflect.DeepEqual(m.Class, Class{}) || !m.Pod.Token.IsZero() || m.Ignored != nil {
-				t.Errorf("got %+v beside the fault, want the pod's name at most", m)
+			if !reflect.DeepEqual(m.Class, Class{}) || !m.Pod.Token.IsZero() {
+				t.Errorf("got %+v beside the fault, want no class and no token", m)
 			}
 		})
 	}
@@ -226,6 +241,15 @@ func manyKeys(n int) string {
 	var b strings.Builder
 	for i := range n {
 		b.WriteString(", k" + strings.Repeat("x", i) + ": v")
+	}
+	return b.String()
+}
+
+// manySources are objects of n sources, two of each.
+func manySources(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "- {objectName: a%d, secretPath: kv/%[1]d}\n- {objectName: b%[1]d, secretPath: kv/%[1]d}\n", i)
 	}
 	return b.String()
 }
@@ -276,7 +300,7 @@ func TestParseBoundsFaults(t *testing.T) {
 	if !errors.As(err, &faults) || len(faults) != maxFaults+1 {
 		t.Fatalf("got %d faults, want %d", len(faults), maxFaults+1)
 	}
-	if want := "there are 3900 more faults: mend these first"; faults[maxFaults] != want {
+	if want := "there may be more faults: mend these first"; faults[maxFaults] != want {
 		t.Errorf("the last fault is %q, want %q", faults[maxFaults], want)
 	}
 }
@@ -289,6 +313,42 @@ func TestParseIgnored(t *testing.T) {
 	if got := mustParse(t, c).Ignored; !slices.Equal(got, want) {
 		t.Errorf("Ignored = %q, want %q", got, want)
 	}
+}
+
+// What is missing is often what is misspelt: an author of faults must hear of what was ignored, and whose pod it is.
+func TestFaultsKeepWhatWasIgnored(t *testing.T) {
+	c := validCall()
+	want := mustParse(t, c)
+	want.Class, want.Pod.Token, want.Ignored = Class{}, redact.String{}, []string{"rolenam", "x"}
+	delete(c.attributes, "roleName")
+	c.attributes["x"], c.attributes["rolenam"] = "y", "z"
+	got, err := c.Parse()
+	if err == nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v %v\nwant %+v", got, err, want)
+	}
+}
+
+// At the limits a class is still good.
+func TestParseAtTheLimits(t *testing.T) {
+	for name, text := range map[string]string{
+		"sources":  manySources(maxSources),
+		"brackets": "- {objectName: a, secretPath: b, method: PUT, secretArgs: {a: [" + strings.Repeat("[],", 1997) + "]}}",
+		"objects":  strings.Repeat(" ", 4096) + "\n" + manyObjects(maxObjects),
+	} {
+		c := validCall()
+		c.attributes["objects"] = text
+		if _, err := c.Parse(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func manyObjects(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "- {objectName: 'a{%d}', secretPath: kv/a, secretKey: k}\n", i)
+	}
+	return b.String()
 }
 
 // FuzzParse sets two attributes of a valid call, or all of them as one raw text. Kubelet's attributes are set last, as
@@ -331,7 +391,7 @@ func FuzzParse(f *testing.F) {
 			if strings.Contains(err.Error(), canary) || hasControl(err.Error()) {
 				t.Errorf("the error shows a secret or a control character: %q", err)
 			}
-			if !reflect.DeepEqual(m.Class, Class{}) || !m.Pod.Token.IsZero() || m.Ignored != nil {
+			if !reflect.DeepEqual(m.Class, Class{}) || !m.Pod.Token.IsZero() {
 				t.Errorf("got %+v beside the error %v", m, err)
 			}
 			return

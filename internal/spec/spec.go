@@ -18,8 +18,8 @@ type Mount struct {
 	Pod    Pod
 	Volume string // the target path: with the pod's UID it identifies the volume
 
-	// Ignored names the parameters that mean nothing to Leasehold, sorted. The peer ignores such parameters
-	// silently, so they are no fault, but their author should hear of them.
+	// Ignored names the parameters that mean nothing to Leasehold, sorted. HashiCorp's vault-csi-provider ignores
+	// such parameters silently, so they are no fault, but their author should hear of them.
 	Ignored []string
 }
 

@@ -24,20 +24,25 @@ type walker struct {
 	findings *findings
 	report   func(node *yaml.Node, format string, args ...any) // adds a fault of the present object
 	budget   int
-	spent    bool // the budget was exceeded, and a fault says so
+	ended    bool // before the end of the text, and a fault says why
 }
+
+// over tells that what the walk finds from here on is of no use to anybody.
+func (w *walker) over() bool { return w.ended || w.findings.full() }
 
 // visit charges a node. It is false when the node must not be looked into: the fault is added already.
 func (w *walker) visit(node *yaml.Node, depth int) bool {
+	if w.over() {
+		return false
+	}
 	w.budget -= 1 + len(node.Value)
 	switch {
 	case w.budget < 0:
-		if !w.spent {
-			w.spent = true
-			w.report(node, "the aliases expand to too much: write fewer of them")
-		}
+		w.ended = true
+		w.report(node, "the aliases expand to too much: write fewer of them")
 		return false
 	case depth > maxDepth:
+		w.ended = true
 		w.report(node, "the YAML is nested deeper than %d: flatten it", maxDepth)
 		return false
 	}
@@ -66,6 +71,9 @@ func (w *walker) pairs(node *yaml.Node, depth int) []pair {
 	seen := make(map[string]int, len(node.Content)/2) // key -> line
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := w.resolve(node.Content[i]), node.Content[i+1]
+		if !w.visit(key, depth) {
+			return nil
+		}
 		switch line, double := seen[key.Value]; {
 		case key.Kind != yaml.ScalarNode:
 			w.report(node.Content[i], "a key must be a text: write it in one word")
@@ -73,8 +81,6 @@ func (w *walker) pairs(node *yaml.Node, depth int) []pair {
 			merges = append(merges, value)
 		case double:
 			w.report(node.Content[i], "key %s stands in line %d already: keep one of them", quote(key.Value), line)
-		case !w.visit(key, depth):
-			return nil
 		default:
 			seen[key.Value] = key.Line
 			pairs = append(pairs, pair{key, value})
@@ -87,6 +93,9 @@ func (w *walker) pairs(node *yaml.Node, depth int) []pair {
 			sources = merge.Content
 		}
 		for _, source := range sources {
+			if !w.visit(source, depth) {
+				return nil
+			}
 			if w.resolve(source).Kind != yaml.MappingNode {
 				w.report(source, "the value of << must be an alias of keys and values: write it like \"<<: *defaults\"")
 				continue
@@ -102,8 +111,8 @@ func (w *walker) pairs(node *yaml.Node, depth int) []pair {
 	return pairs
 }
 
-// args reads secretArgs into canonical JSON: what the peer sends, but for numbers beyond 64 bits and timestamps, which
-// keep what their author wrote.
+// args reads secretArgs into canonical JSON: what vault-csi-provider sends, but for numbers beyond 64 bits and
+// timestamps, which keep what their author wrote.
 func (e *entry) args() string {
 	node := e.fields["secretArgs"]
 	if node == nil {
@@ -116,7 +125,7 @@ func (e *entry) args() string {
 	}
 	before := e.findings.count()
 	value := e.value(node, 1)
-	if e.findings.count() > before || e.spent {
+	if e.findings.count() > before || e.over() {
 		return ""
 	}
 	text, err := json.Marshal(value)
@@ -136,15 +145,21 @@ func (w *walker) value(node *yaml.Node, depth int) any {
 		m := make(map[string]any)
 		for _, p := range w.pairs(node, depth) {
 			m[p.key.Value] = w.value(p.value, depth+1)
+			if w.over() {
+				return nil
+			}
 		}
 		return m
 	case yaml.SequenceNode:
-		list := make([]any, 0, len(node.Content))
 		if !w.visit(node, depth) {
 			return nil
 		}
+		list := []any{}
 		for _, item := range node.Content {
 			list = append(list, w.value(item, depth+1))
+			if w.over() {
+				return nil
+			}
 		}
 		return list
 	}
