@@ -24,13 +24,12 @@ type Volume struct {
 
 	requests sync.WaitGroup // logins on their way
 
-	mu    sync.Mutex // guards what follows; never held across a call to Vault
-	shown *Holding   // what the volume's files were made of; nil until the first Mount succeeds
-	next  *Holding   // what Mounts have gained that have not succeeded yet; nil if nothing
-	login *login     // on its way; nil if none
-	left  time.Time  // when the last Mount ended
-	// changed says that the keeper\'s loop has not seen yet what the volume shows.
-	changed bool
+	mu      sync.Mutex // guards what follows; never held across a call to Vault
+	shown   *Holding   // what the volume's files were made of; nil until the first Mount succeeds
+	changed bool       // the keeper's loop has not been told yet of what is shown
+	next    *Holding   // what Mounts have gained that have not succeeded yet; nil if nothing
+	login   *login     // on its way; nil if none
+	left    time.Time  // when the last Mount ended
 }
 
 // login is a login on its way, with what it logs in to.
@@ -104,9 +103,9 @@ func (v *Volume) Holding(ctx context.Context, vault spec.Vault, token redact.Str
 func (v *Volume) depart(ctx context.Context, vault spec.Vault, token redact.String) *login {
 	l := &login{vault: vault}
 	name := fmt.Sprintf("login %q", "auth/"+vault.AuthPath+"/login")
-	l.flight = depart(&v.requests, name, func() (*Holding, error) {
+	l.flight = depart(&v.requests, name, func() (fresh *Holding, err error) {
+		defer func() { v.land(l, fresh) }()
 		session, err := v.keeper.config.Pool.Login(ctx, vault, token)
-		var fresh *Holding
 		switch {
 		case err == nil:
 			v.keeper.greet(v.key, session)
@@ -114,20 +113,24 @@ func (v *Volume) depart(ctx context.Context, vault spec.Vault, token redact.Stri
 		case session != nil: // a token that was refused, and that Vault did not take back just now
 			v.keeper.discard(newHolding(session, v.keeper.config.Stale), 0)
 		}
-		v.mu.Lock()
-		wanted := v.login == l
-		if wanted {
-			v.login = nil
-			v.next = fresh
-		}
-		v.mu.Unlock()
-		if !wanted {
-			v.keeper.discard(fresh, 0) // the class changed meanwhile, and a login of its own replaced this one
-		}
-		v.keeper.nudge()
 		return fresh, err
 	})
 	return l
+}
+
+// land keeps what a login gained, nil if it failed.
+func (v *Volume) land(l *login, fresh *Holding) {
+	v.mu.Lock()
+	wanted := v.login == l
+	if wanted {
+		v.login = nil
+		v.next = fresh
+	}
+	v.mu.Unlock()
+	if !wanted {
+		v.keeper.discard(fresh, 0) // the class changed meanwhile, and a login of its own replaced this one
+	}
+	v.keeper.nudge()
 }
 
 // Show says that the volume's files are now made of h's grants of the sources. What they were made of before is given
