@@ -54,7 +54,7 @@ func parseConfig(args []string, getenv func(string) string, output io.Writer) (c
 		return value
 	}
 	flags := flag.NewFlagSet("provider", flag.ContinueOnError)
-	flags.SetOutput(output)
+	flags.SetOutput(io.Discard) // the caller prints errors; the usage is for who asks for it
 	flags.StringVar(&c.ProvidersDir, "providers-dir", "/var/run/secrets-store-csi-providers",
 		"`directory` of the providers' sockets, shared with the Secrets Store CSI driver")
 	flags.StringVar(&c.ProviderName, "provider-name", "vault",
@@ -92,7 +92,11 @@ func parseConfig(args []string, getenv func(string) string, output io.Writer) (c
 	flags.BoolVar(&c.ShowVersion, "version", false, "print the version and end")
 
 	if err := flags.Parse(args); err != nil {
-		return config{}, err // already printed to output, with the usage
+		if errors.Is(err, flag.ErrHelp) {
+			flags.SetOutput(output)
+			flags.Usage()
+		}
+		return config{}, err // a flag that cannot be read ends the reading: what follows it may be its value
 	}
 	if c.ShowVersion {
 		return c, nil
