@@ -10,6 +10,9 @@ BIN := build/bin
 # The real Vault of the tests; a stock "vault" or "bao" does as well.
 export VAULT_BIN ?= $(CURDIR)/$(BIN)/vault
 
+# Nothing here needs C but the race detector; and whoever builds, tests or lints in one way shares what was compiled.
+export CGO_ENABLED := 0
+
 # How long each fuzz target runs.
 FUZZTIME ?= 1m
 
@@ -54,19 +57,19 @@ first = [[ -e $(BIN)/$(1) ]] || echo "building $(2) the first time, with what it
 build: build-provider build-vault build-demo build-withvault build-lint ## All binaries, into build/bin (go itself knows what is up to date)
 build-provider:
 	@$(call first,provider,the provider: about a minute)
-	CGO_ENABLED=0 go build -trimpath -o $(BIN)/provider ./cmd/provider
+	go build -trimpath -o $(BIN)/provider ./cmd/provider
 build-vault:
 	@$(call first,vault,the tests' own Vault: its real core takes about 8 minutes)
-	cd test/vault && CGO_ENABLED=0 go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/vault .
+	cd test/vault && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/vault .
 build-demo:
 	@$(call first,demo,the demo with the driver's own code: about 2 minutes)
-	cd test/integration && CGO_ENABLED=0 go build -o $(CURDIR)/$(BIN)/demo ./cmd/demo
+	cd test/integration && go build -o $(CURDIR)/$(BIN)/demo ./cmd/demo
 build-withvault:
 	@$(call first,withvault,the test bed: about 2 minutes)
-	cd test/integration && CGO_ENABLED=0 go build -o $(CURDIR)/$(BIN)/withvault ./cmd/withvault
+	cd test/integration && go build -o $(CURDIR)/$(BIN)/withvault ./cmd/withvault
 build-lint:
 	@$(call first,golangci-lint,the linter: about 2 minutes)
-	cd tools && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	cd tools && go build -trimpath -o $(CURDIR)/$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 ##@ Keep house
 .PHONY: deps clean help
