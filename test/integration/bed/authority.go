@@ -40,7 +40,7 @@ func (b *Bed) NewAuthority() (*Authority, error) {
 		KeyUsage:              x509.KeyUsageCertSign,
 	}
 	a := &Authority{dir: dir}
-	pair, err := a.issue("ca", template)
+	pair, err := a.Issue("ca", template)
 	if err != nil {
 		return nil, fmt.Errorf("authority: %w", err)
 	}
@@ -48,11 +48,11 @@ func (b *Bed) NewAuthority() (*Authority, error) {
 	return a, nil
 }
 
-// Server issues a certificate for 127.0.0.1 and localhost.
-func (a *Authority) Server(name string) (KeyPair, error) {
-	return a.issue(name, &x509.Certificate{
+// Server issues a certificate for localhost and the addresses.
+func (a *Authority) Server(name string, addresses ...net.IP) (KeyPair, error) {
+	return a.Issue(name, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: append(addresses, net.IPv4(127, 0, 0, 1)),
 		DNSNames:    []string{"localhost"},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -61,15 +61,16 @@ func (a *Authority) Server(name string) (KeyPair, error) {
 
 // Client issues a client certificate.
 func (a *Authority) Client(name string) (KeyPair, error) {
-	return a.issue(name, &x509.Certificate{
+	return a.Issue(name, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 }
 
-// issue signs template with the authority's key, or with its own when the authority has none yet.
-func (a *Authority) issue(name string, template *x509.Certificate) (KeyPair, error) {
+// Issue writes a key and a certificate as template says, signed with the authority's key, or with its own when the
+// authority has none yet. Serial number and time are not the caller's: it is valid for a month.
+func (a *Authority) Issue(name string, template *x509.Certificate) (KeyPair, error) {
 	pair := KeyPair{CertFile: filepath.Join(a.dir, name+".crt"), KeyFile: filepath.Join(a.dir, name+".key")}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -77,7 +78,7 @@ func (a *Authority) issue(name string, template *x509.Certificate) (KeyPair, err
 	}
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
 	template.NotBefore = time.Now().Add(-time.Minute)
-	template.NotAfter = time.Now().Add(24 * time.Hour)
+	template.NotAfter = time.Now().Add(30 * 24 * time.Hour)
 	parent, signer := a.cert, a.key
 	if parent == nil {
 		parent, signer = template, key

@@ -13,7 +13,7 @@
 //	volume := driver.NewVolume(pod, "creds", parameters)
 //	versions, err := volume.Mount(ctx)
 //
-// A [Bed] owns all that it starts. Everything listens on 127.0.0.1; everything lies in one temporary directory. After
+// A [Bed] owns all that it starts. Everything listens on one address, 127.0.0.1; everything lies in one temporary directory. After
 // [Bed.Close] no process, no port and no directory is left, and neither when the process that opened the bed is killed:
 // children die with it, and a janitor, which is a process of its own, removes the directory.
 package bed
@@ -36,7 +36,9 @@ import (
 
 // Bed owns processes, ports and files. Its methods may be used concurrently.
 type Bed struct {
-	Dir string // all files lie here
+	Dir   string         // all files lie here
+	Host  string         // the address that servers listen on: Loopback, unless it is changed before they are started
+	Ports map[string]int // where a "vault" or "postgres" is to listen; anywhere free, if it is not named here
 
 	starts  chan func()   // run on one thread that lives as long as the bed: see run
 	closed  chan struct{} // ends that thread, and with it what is left of the children
@@ -55,13 +57,19 @@ const janitorScript = `cat >/dev/null
 i=0
 until rm -rf -- "$1" 2>/dev/null || [ "$i" -ge 100 ]; do i=$((i + 1)); sleep 0.1; done`
 
-// Open makes an empty bed.
-func Open() (*Bed, error) {
-	dir, err := os.MkdirTemp("", "leasehold-bed-")
+// Loopback is where a bed's servers listen by default.
+const Loopback = "127.0.0.1"
+
+// Open makes an empty bed in the system's directory for temporary files.
+func Open() (*Bed, error) { return OpenIn("") }
+
+// OpenIn makes an empty bed below a directory.
+func OpenIn(parent string) (*Bed, error) {
+	dir, err := os.MkdirTemp(parent, "leasehold-bed-")
 	if err != nil {
 		return nil, fmt.Errorf("open bed: %w", err)
 	}
-	b := &Bed{Dir: dir, starts: make(chan func()), closed: make(chan struct{}), names: make(map[string]int)}
+	b := &Bed{Dir: dir, Host: Loopback, starts: make(chan func()), closed: make(chan struct{}), names: make(map[string]int)}
 	if err := b.startJanitor(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open bed: %w", err), os.RemoveAll(dir))
 	}
@@ -144,6 +152,14 @@ func (b *Bed) unique(name string) string {
 func (b *Bed) newDir(name string) (string, error) {
 	dir := filepath.Join(b.Dir, b.unique(name))
 	return dir, os.Mkdir(dir, 0o700)
+}
+
+// port returns the port for a server of that name.
+func (b *Bed) port(name string) (int, error) {
+	if port, fixed := b.Ports[name]; fixed {
+		return port, nil
+	}
+	return freePort()
 }
 
 // freePort returns a port of 127.0.0.1 that nobody listens on. It lies below the range that the kernel takes for outgoing

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -24,7 +25,7 @@ const superuser = "postgres"
 
 // Postgres is a real PostgreSQL server from Debian's package, with a superuser "postgres" and a database "postgres".
 type Postgres struct {
-	Address  string // 127.0.0.1:port, the same for the server's whole life
+	Address  string // host:port, the same for the server's whole life
 	Password string // the superuser's
 	LogFile  string
 
@@ -33,7 +34,7 @@ type Postgres struct {
 	bin     string // directory of initdb and postgres
 	data    string
 	owner   *syscall.Credential // nil: ourselves
-	process *process            // nil while it is stopped
+	process *Process            // nil while it is stopped
 }
 
 // StartPostgres makes a database cluster and starts its server, which takes about a second. The server refuses to run as
@@ -59,12 +60,12 @@ func (b *Bed) newPostgres(ctx context.Context) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := b.port("postgres")
 	if err != nil {
 		return nil, err
 	}
 	p := &Postgres{
-		Address:  "127.0.0.1:" + strconv.Itoa(port),
+		Address:  net.JoinHostPort(b.Host, strconv.Itoa(port)),
 		Password: rand.Text(),
 		bed:      b,
 		name:     filepath.Base(dir),
@@ -85,12 +86,29 @@ func (b *Bed) newPostgres(ctx context.Context) (*Postgres, error) {
 			return nil, err
 		}
 	}
-	initdb, err := b.start(p.name+"-initdb", p.command(ctx, "initdb", "--pgdata="+p.data, "--pwfile="+password, "--username="+superuser,
+	initdb, err := b.Start(p.name+"-initdb", p.command(ctx, "initdb", "--pgdata="+p.data, "--pwfile="+password, "--username="+superuser,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"))
 	if err != nil {
 		return nil, err
 	}
-	return p, initdb.wait(ctx)
+	if err := initdb.wait(ctx); err != nil {
+		return nil, err
+	}
+	return p, p.admit()
+}
+
+// admit lets clients of other addresses in, where the bed does not stand on the loopback interface: initdb itself lets
+// in nobody else.
+func (p *Postgres) admit() error {
+	if p.bed.Host == Loopback {
+		return nil
+	}
+	rules, err := os.OpenFile(filepath.Join(p.data, "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = rules.WriteString("host all all all scram-sha-256\n")
+	return errors.Join(err, rules.Close())
 }
 
 // postgresBinaries returns the directory of the newest version that is installed.
@@ -134,15 +152,15 @@ func (p *Postgres) command(ctx context.Context, name string, args ...string) *ex
 // Start starts a server that was stopped or killed, at the same address and with the same data.
 func (p *Postgres) Start(ctx context.Context) error {
 	// In an IPC namespace of its own, a killed server leaves no shared memory on the machine. Not everyone may have that.
-	started, err := p.bed.start(p.name, p.serve(ctx, syscall.CLONE_NEWIPC))
+	started, err := p.bed.Start(p.name, p.serve(ctx, syscall.CLONE_NEWIPC))
 	if errors.Is(err, syscall.EPERM) {
-		started, err = p.bed.start(p.name, p.serve(ctx, 0))
+		started, err = p.bed.Start(p.name, p.serve(ctx, 0))
 	}
 	if err != nil {
 		return err
 	}
 	p.process = started
-	err = started.until(ctx, func(ctx context.Context) error { return p.Login(ctx, superuser, p.Password) })
+	err = started.Until(ctx, func(ctx context.Context) error { return p.Login(ctx, superuser, p.Password) })
 	if err != nil {
 		err = errors.Join(err, p.Kill())
 	}
@@ -152,9 +170,9 @@ func (p *Postgres) Start(ctx context.Context) error {
 func (p *Postgres) serve(ctx context.Context, namespaces uintptr) *exec.Cmd {
 	cmd := p.command(context.WithoutCancel(ctx), "postgres", "-D", p.data)
 	cmd.SysProcAttr.Cloneflags = namespaces
-	_, port, _ := strings.Cut(p.Address, ":")
+	host, port, _ := net.SplitHostPort(p.Address)
 	for _, setting := range []string{
-		"listen_addresses=127.0.0.1", "port=" + port, "unix_socket_directories=", "max_connections=300",
+		"listen_addresses=" + host, "port=" + port, "unix_socket_directories=", "max_connections=300",
 		// Shared memory in the data directory, which goes with the bed.
 		"dynamic_shared_memory_type=mmap",
 		// Nothing here is to survive the machine.
@@ -167,17 +185,17 @@ func (p *Postgres) serve(ctx context.Context, namespaces uintptr) *exec.Cmd {
 
 // Stop ends the server and all of its connections, and keeps the data.
 func (p *Postgres) Stop() error {
-	return p.stop(func(s *process) error { return s.stop(syscall.SIGINT) })
+	return p.stop(func(s *Process) error { return s.Stop(syscall.SIGINT) })
 }
 
 // Kill ends the server without a warning. Its data is as after a crash: the next Start recovers it.
 func (p *Postgres) Kill() error {
-	return p.stop(func(s *process) error {
+	return p.stop(func(s *Process) error {
 		// Frozen, it makes no more children. They would notice its end, but only after a moment.
 		postmaster := s.cmd.Process
 		_ = postmaster.Signal(syscall.SIGSTOP)
 		orphans := children(postmaster.Pid)
-		s.kill()
+		s.Kill()
 		for _, pid := range orphans {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -190,7 +208,7 @@ func (p *Postgres) Kill() error {
 	})
 }
 
-func (p *Postgres) stop(how func(*process) error) error {
+func (p *Postgres) stop(how func(*Process) error) error {
 	if p.process == nil {
 		return fmt.Errorf("%s is not running", p.name)
 	}

@@ -18,8 +18,8 @@ const (
 	stopLimit  = 15 * time.Second // for a server to end
 )
 
-// process is a child of the bed. Its output goes to a log file that lasts as long as the bed, over all restarts.
-type process struct {
+// Process is a child of the bed. Its output goes to a log file that lasts as long as the bed, over all restarts.
+type Process struct {
 	name    string
 	cmd     *exec.Cmd
 	logFile string
@@ -28,9 +28,9 @@ type process struct {
 	status error         // its exit status; read after ended
 }
 
-// start starts cmd with its output appended to <name>.log. The child is killed when this process ends in any way.
-func (b *Bed) start(name string, cmd *exec.Cmd) (*process, error) {
-	p := &process{name: name, cmd: cmd, logFile: b.logFile(name), ended: make(chan struct{})}
+// Start starts cmd with its output appended to <name>.log. The child is killed when this process ends in any way.
+func (b *Bed) Start(name string, cmd *exec.Cmd) (*Process, error) {
+	p := &Process{name: name, cmd: cmd, logFile: b.logFile(name), ended: make(chan struct{})}
 	log, err := os.OpenFile(p.logFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -67,9 +67,15 @@ func (b *Bed) start(name string, cmd *exec.Cmd) (*process, error) {
 
 func (b *Bed) logFile(name string) string { return filepath.Join(b.Dir, name+".log") }
 
-// until waits until ready returns nil. It gives up when the process ends, and says what it wrote last.
-func (p *process) until(ctx context.Context, ready func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+// Until is Within a limit that does for most servers.
+func (p *Process) Until(ctx context.Context, ready func(context.Context) error) error {
+	return p.Within(ctx, startLimit, ready)
+}
+
+// Within waits until ready returns nil. It gives up after the limit and when the process ends, and says what it wrote
+// last.
+func (p *Process) Within(ctx context.Context, limit time.Duration, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -89,11 +95,11 @@ func (p *process) until(ctx context.Context, ready func(context.Context) error) 
 }
 
 // wait waits until the process has ended by itself.
-func (p *process) wait(ctx context.Context) error {
+func (p *Process) wait(ctx context.Context) error {
 	select {
 	case <-p.ended:
 	case <-ctx.Done():
-		p.kill()
+		p.Kill()
 		return fmt.Errorf("%s: %w", p.name, ctx.Err())
 	}
 	if p.status != nil {
@@ -102,8 +108,8 @@ func (p *process) wait(ctx context.Context) error {
 	return nil
 }
 
-// stop tells the process to end and waits until it has. A process that ended by itself, or badly, is an error.
-func (p *process) stop(signal syscall.Signal) error {
+// Stop tells the process to end and waits until it has. A process that ended by itself, or badly, is an error.
+func (p *Process) Stop(signal syscall.Signal) error {
 	select {
 	case <-p.ended:
 		return fmt.Errorf("%s had ended before it was told to: %w%s", p.name, status(p.status), p.lastWords())
@@ -118,19 +124,19 @@ func (p *process) stop(signal syscall.Signal) error {
 		}
 		return nil
 	case <-time.After(stopLimit):
-		p.kill()
+		p.Kill()
 		return fmt.Errorf("%s did not end within %s of %s and was killed%s", p.name, stopLimit, signal, p.lastWords())
 	}
 }
 
-// kill ends the process without a warning.
-func (p *process) kill() {
+// Kill ends the process without a warning.
+func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.ended
 }
 
 // lastWords returns the end of the log, indented, to follow a message.
-func (p *process) lastWords() string {
+func (p *Process) lastWords() string {
 	const most = 20
 	text, err := os.ReadFile(p.logFile)
 	text = bytes.TrimSpace(text)
@@ -149,11 +155,11 @@ func status(err error) error {
 	return err
 }
 
-// terminate is stop with SIGTERM.
-func (p *process) terminate() error { return p.stop(syscall.SIGTERM) }
+// terminate is Stop with SIGTERM.
+func (p *Process) terminate() error { return p.Stop(syscall.SIGTERM) }
 
-// end is kill for those who look at errors.
-func (p *process) end() error {
-	p.kill()
+// end is Kill for those who look at errors.
+func (p *Process) end() error {
+	p.Kill()
 	return nil
 }

@@ -106,7 +106,7 @@ func (v *Vault) EnableKV(ctx context.Context, mount string, version int) error {
 		return err
 	}
 	// Version 2 prepares its storage after the answer, and refuses everything until then.
-	return v.process.until(ctx, func(ctx context.Context) error {
+	return v.process.Until(ctx, func(ctx context.Context) error {
 		_, err := v.Client.Logical().ReadWithContext(ctx, mount+"/config")
 		return err
 	})

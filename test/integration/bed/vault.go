@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -44,7 +46,7 @@ type Vault struct {
 	binary  string
 	config  string
 	options VaultOptions
-	process *process // nil while it is stopped
+	process *Process // nil while it is stopped
 }
 
 // StartVault starts the binary that the environment variable VAULT_BIN or LEASEHOLD_VAULT names, which may be a stock
@@ -71,7 +73,7 @@ func (b *Bed) newVault(o VaultOptions) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := b.port("vault")
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +92,7 @@ func (b *Bed) newVault(o VaultOptions) (*Vault, error) {
 			return nil, err
 		}
 	}
-	host := fmt.Sprintf("127.0.0.1:%d", port)
+	host := net.JoinHostPort(b.Host, strconv.Itoa(port))
 	v.Address = scheme + "://" + host
 	b.onClose(func() error { transport.CloseIdleConnections(); return nil })
 	if v.Client, err = newClient(v.Address, transport); err != nil {
@@ -124,7 +126,7 @@ func (v *Vault) secure() (string, *tls.Config, error) {
 		return "", nil, err
 	}
 	v.Authority = authority
-	server, err := authority.Server(v.name)
+	server, err := authority.Server(v.name, net.ParseIP(v.bed.Host))
 	if err != nil {
 		return "", nil, err
 	}
@@ -162,13 +164,13 @@ func newClient(address string, transport *http.Transport) (*api.Client, error) {
 func (v *Vault) Start(ctx context.Context) error {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), v.binary, "server", "-config="+v.config)
 	cmd.Env = withoutVault(os.Environ())
-	p, err := v.bed.start(v.name, cmd)
+	p, err := v.bed.Start(v.name, cmd)
 	if err != nil {
 		return err
 	}
 	v.process = p
 	var initialised bool
-	err = p.until(ctx, func(ctx context.Context) (err error) {
+	err = p.Until(ctx, func(ctx context.Context) (err error) {
 		initialised, err = v.Client.Sys().InitStatusWithContext(ctx)
 		return err
 	})
@@ -181,7 +183,7 @@ func (v *Vault) Start(ctx context.Context) error {
 	}
 	if err != nil {
 		v.process = nil
-		p.kill()
+		p.Kill()
 	}
 	return err
 }
@@ -222,12 +224,12 @@ func withoutVault(environment []string) []string {
 }
 
 // Stop ends the server as an operator would (SIGTERM). What it stored is there at the next Start.
-func (v *Vault) Stop() error { return v.stop((*process).terminate) }
+func (v *Vault) Stop() error { return v.stop((*Process).terminate) }
 
 // Kill ends the server without a warning.
-func (v *Vault) Kill() error { return v.stop((*process).end) }
+func (v *Vault) Kill() error { return v.stop((*Process).end) }
 
-func (v *Vault) stop(how func(*process) error) error {
+func (v *Vault) stop(how func(*Process) error) error {
 	if v.process == nil {
 		return fmt.Errorf("%s is not running", v.name)
 	}
@@ -262,7 +264,7 @@ func (v *Vault) Unseal(ctx context.Context) error {
 	if _, err := v.Client.Sys().UnsealWithContext(ctx, v.UnsealKey); err != nil {
 		return fmt.Errorf("unseal %s: %w", v.name, err)
 	}
-	return v.process.until(ctx, func(ctx context.Context) error {
+	return v.process.Until(ctx, func(ctx context.Context) error {
 		health, err := v.Client.Sys().HealthWithContext(ctx)
 		if err == nil && (health.Sealed || health.Standby) {
 			err = fmt.Errorf("sealed %t, standby %t", health.Sealed, health.Standby)
