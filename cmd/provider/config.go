@@ -21,6 +21,7 @@ import (
 type config struct {
 	ProvidersDir string // directory of the providers' sockets, shared with the driver
 	ProviderName string // spec.provider of the classes to serve: the socket is <ProvidersDir>/<ProviderName>.sock
+	StateDir     string // directory of what the node's instances of the provider share: the lock of the one that answers
 	HTTPAddr     string // of /livez, /readyz and /metrics
 
 	Operator     spec.Operator
@@ -59,6 +60,8 @@ func parseConfig(args []string, getenv func(string) string, output io.Writer) (c
 		"`directory` of the providers' sockets, shared with the Secrets Store CSI driver")
 	flags.StringVar(&c.ProviderName, "provider-name", "vault",
 		"`name` that SecretProviderClasses give as spec.provider; the socket is <providers-dir>/<name>.sock")
+	flags.StringVar(&c.StateDir, "state-dir", "/run/leasehold",
+		"`directory` with the lock of the one instance that answers on a node: the same one for all of them, and of nobody else")
 	flags.StringVar(&c.HTTPAddr, "http-addr", ":8080", "`address` of /livez, /readyz and /metrics")
 
 	vault := &c.Operator.Vault
@@ -119,6 +122,7 @@ func (c config) check(rest []string) []error {
 	}
 	fault(len(rest) > 0, "unexpected arguments: %q", rest)
 	fault(!filepath.IsAbs(c.ProvidersDir), "-providers-dir: %q is not an absolute path", c.ProvidersDir)
+	fault(!filepath.IsAbs(c.StateDir), "-state-dir: %q is not an absolute path", c.StateDir)
 	fault(!driverName.MatchString(c.ProviderName), "-provider-name: %q must be 1 to 30 letters, digits, _ or -", c.ProviderName)
 	if _, _, err := net.SplitHostPort(c.HTTPAddr); err != nil {
 		fault(true, "-http-addr: %w", err)

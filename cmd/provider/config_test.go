@@ -32,7 +32,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config{
-		ProvidersDir: "/var/run/secrets-store-csi-providers", ProviderName: "vault", HTTPAddr: ":8080",
+		ProvidersDir: "/var/run/secrets-store-csi-providers", ProviderName: "vault", StateDir: "/run/leasehold", HTTPAddr: ":8080",
 		Operator:     spec.Operator{Vault: spec.Vault{AuthPath: "kubernetes", Audience: "vault"}},
 		Client:       client.Config{Timeout: 100 * time.Second, MaxInFlight: 32, MaxTransports: 64, MaxAnswer: 4 << 20},
 		MountTimeout: 45 * time.Second, AbandonAfter: 5 * time.Minute, LogLevel: slog.LevelInfo, LogFormat: "json",
@@ -46,6 +46,7 @@ func TestFlags(t *testing.T) {
 	for line, set := range map[string]func(*config){
 		"-providers-dir=/run/p":         func(c *config) { c.ProvidersDir = "/run/p" },
 		"-provider-name=vault-2":        func(c *config) { c.ProviderName = "vault-2" },
+		"-state-dir=/run/s":             func(c *config) { c.StateDir = "/run/s" },
 		"-http-addr=127.0.0.1:0":        func(c *config) { c.HTTPAddr = "127.0.0.1:0" },
 		"-vault-addr=https://v.example": func(c *config) { c.Operator.Vault.Address = "https://v.example" },
 		"-vault-namespace=team":         func(c *config) { c.Operator.Vault.Namespace = "team" },
@@ -157,7 +158,7 @@ func TestFaultySettings(t *testing.T) {
 
 // An operator mends all settings in one go.
 func TestAllFaultsAtOnce(t *testing.T) {
-	line := "-providers-dir=here -provider-name=a/b -http-addr=x -log-format=xml -mount-timeout=2h -abandon-after=0s " +
+	line := "-providers-dir=here -provider-name=a/b -state-dir=there -http-addr=x -log-format=xml -mount-timeout=2h -abandon-after=0s " +
 		"-vault-timeout=0s -vault-max-in-flight=0 -vault-max-transports=0 -vault-max-answer=0 -vault-addr=ftp://v extra"
 	_, err := parseConfig(strings.Fields(line), environment(map[string]string{"VAULT_SKIP_VERIFY": "maybe"}), io.Discard)
 	if err == nil {
@@ -165,7 +166,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	}
 	faults := strings.Split(err.Error(), "\n")
 	for _, about := range []string{
-		"VAULT_SKIP_VERIFY", "unexpected arguments", "-providers-dir", "-provider-name", "-http-addr", "-log-format",
+		"VAULT_SKIP_VERIFY", "unexpected arguments", "-providers-dir", "-provider-name", "-state-dir", "-http-addr", "-log-format",
 		"-mount-timeout", "-abandon-after", "-vault-timeout", "-vault-max-in-flight", "-vault-max-transports",
 		"-vault-max-answer", "the default Vault address",
 	} {
@@ -173,8 +174,8 @@ func TestAllFaultsAtOnce(t *testing.T) {
 			t.Errorf("got no fault about %s in %q", about, faults)
 		}
 	}
-	if len(faults) != 13 {
-		t.Errorf("got %d faults, want 13: %q", len(faults), faults)
+	if len(faults) != 14 {
+		t.Errorf("got %d faults, want 14: %q", len(faults), faults)
 	}
 }
 

@@ -48,7 +48,7 @@ func TestCommandLine(t *testing.T) {
 		{flags: "-log-format=xml extra", status: 2, stderr: "provider: these settings need mending (see -help):\n" +
 			"  * unexpected arguments: [\"extra\"]\n  * -log-format: \"xml\" is neither json nor text\n"},
 		{flags: "-nonsense", status: 2, stderr: "-nonsense"},
-		{flags: "-http-addr=127.0.0.1:0 -providers-dir=" + file, status: 1, stderr: "provider: make the providers' directory"},
+		{flags: "-http-addr=127.0.0.1:0 -state-dir=" + t.TempDir() + " -providers-dir=" + file, status: 1, stderr: "provider: make the providers' directory"},
 	} {
 		t.Run(row.flags, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
@@ -71,13 +71,13 @@ func TestCommandLine(t *testing.T) {
 func TestSignalsEndTheProvider(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
-			c := command(t, "-http-addr=127.0.0.1:0", "-providers-dir="+t.TempDir())
+			c := command(t, "-http-addr=127.0.0.1:0", "-providers-dir="+t.TempDir(), "-state-dir="+t.TempDir())
 			logs, write := io.Pipe()
 			c.Stderr = write
 			if err := c.Start(); err != nil {
 				t.Fatal(err)
 			}
-			started(t, logs)
+			follow(logs).await(t, "serving")
 			if err := c.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}

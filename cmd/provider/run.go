@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,7 +37,8 @@ func run(ctx context.Context, c config, logs io.Writer) error {
 		return err
 	}
 	var keeper *lease.Keeper
-	metrics := observe.NewMetrics(version(), func() int { return keeper.Held() })
+	var standby atomic.Bool
+	metrics := observe.NewMetrics(version(), func() int { return keeper.Held() }, standby.Load)
 
 	client.ClearEnvironment()
 	c.Client.UserAgent = "leasehold/" + version()
@@ -67,17 +69,23 @@ func run(ctx context.Context, c config, logs io.Writer) error {
 		Mounted:      metrics.Mount,
 	})
 
+	lock, err := lease.NewLock(c.StateDir, c.ProviderName)
+	if err != nil {
+		return stateError(err)
+	}
+	i := &instance{
+		lock: lock, server: server, keeper: keeper, dir: c.ProvidersDir, name: c.ProviderName, standby: &standby, log: log,
+	}
+
 	var listen net.ListenConfig
 	web, err := listen.Listen(ctx, "tcp", c.HTTPAddr)
 	if err != nil {
 		return fmt.Errorf("-http-addr: %w", err)
 	}
-	socket, err := provider.Listen(c.ProvidersDir, c.ProviderName, log)
-	if err != nil {
+	if err := i.arrive(); err != nil {
 		return errors.Join(err, web.Close())
 	}
-	path := provider.SocketPath(c.ProvidersDir, c.ProviderName)
-	log.Info("leasehold provider", "version", version(), "socket", path, "http", web.Addr().String(),
+	log.Info("leasehold provider", "version", version(), "name", c.ProviderName, "http", web.Addr().String(),
 		observe.KeyVault, c.Operator.Vault.Address, "namespace", c.Operator.Vault.Namespace, "mount", c.Operator.Vault.AuthPath,
 		"audience", c.Operator.Vault.Audience, "allowed_vault_addrs", c.Operator.Addresses, "tls_dir", c.Operator.TLSDirectory)
 
@@ -86,23 +94,15 @@ func run(ctx context.Context, c config, logs io.Writer) error {
 			"abandon_after", c.AbandonAfter, "longest_pause", longestPause)
 	}
 
-	// The end comes in order: first no more calls, then what nobody needs is given back, and the metrics show it until
-	// the last moment.
+	// Health and metrics are there before the first call and until the last token has been given back.
 	group, groupCtx := errgroup.WithContext(ctx)
-	served, serveEnded := context.WithCancel(context.WithoutCancel(ctx))
-	kept, keeperEnded := context.WithCancel(context.WithoutCancel(ctx))
+	lived, lifeEnded := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
-		defer serveEnded()
-		return server.Serve(groupCtx, socket)
+		defer lifeEnded()
+		return i.live(groupCtx)
 	})
 	group.Go(func() error {
-		defer keeperEnded()
-		keeper.Run(served)
-		return nil
-	})
-	group.Go(func() error {
-		handler := observe.NewHandler(func(ctx context.Context) error { return provider.Probe(ctx, path) }, metrics.Handler())
-		return serveHTTP(kept, web, handler)
+		return serveHTTP(lived, web, observe.NewHandler(i.ready, metrics.Handler()))
 	})
 	err = group.Wait()
 	log.Info("ended", observe.KeyError, err)

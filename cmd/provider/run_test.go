@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,23 +21,91 @@ import (
 
 const patience = 20 * time.Second // for what must happen; nothing waits so long when it does
 
-// started reads the log of a provider until it says that it serves, and returns the address of its web server. The rest
-// of the log is thrown away.
-func started(t *testing.T, logs io.Reader) (web string) {
-	t.Helper()
-	lines := bufio.NewScanner(logs)
-	for lines.Scan() {
-		var record struct{ Msg, HTTP string }
-		if err := json.Unmarshal(lines.Bytes(), &record); err != nil {
-			t.Fatalf("got log line %q: %v", lines.Text(), err)
+// journal is the log of a provider, record by record.
+type journal struct{ records chan map[string]any }
+
+// follow reads a log until it ends.
+func follow(logs io.Reader) *journal {
+	j := &journal{records: make(chan map[string]any, 1000)}
+	go func() {
+		defer close(j.records)
+		for lines := bufio.NewScanner(logs); lines.Scan(); {
+			record := make(map[string]any)
+			if err := json.Unmarshal(lines.Bytes(), &record); err != nil {
+				record["msg"] = "not a record: " + lines.Text()
+			}
+			j.records <- record
 		}
-		if record.Msg == "leasehold provider" {
-			go func() { _, _ = io.Copy(io.Discard, logs) }()
-			return "http://" + record.HTTP
+	}()
+	return j
+}
+
+// await returns the next record with the message.
+func (j *journal) await(t *testing.T, message string) map[string]any {
+	t.Helper()
+	limit := time.After(patience)
+	var seen []any
+	for {
+		select {
+		case record, more := <-j.records:
+			if !more {
+				t.Fatalf("the log ended without %q: got %q", message, seen)
+			}
+			if record["msg"] == message {
+				return record
+			}
+			seen = append(seen, record["msg"])
+		case <-limit:
+			t.Fatalf("no record %q in the log within %v: got %q", message, patience, seen)
 		}
 	}
-	t.Fatalf("the provider ended without having served: %v", lines.Err())
-	return ""
+}
+
+// announced returns the address of the provider's web server.
+func (j *journal) announced(t *testing.T) (web string) {
+	t.Helper()
+	return fmt.Sprintf("http://%s", j.await(t, "leasehold provider")["http"])
+}
+
+// running is a provider in this process.
+type running struct {
+	*journal
+	web   string
+	stop  context.CancelFunc // as a signal does
+	ended <-chan error
+}
+
+// start starts a provider whose sockets and state are below dir, and returns when it has a web server.
+func start(t *testing.T, dir, flags string) *running {
+	t.Helper()
+	c, err := parse("-http-addr=127.0.0.1:0 -providers-dir=" + dir + "/providers -state-dir=" + dir + "/state " + flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	logs, write := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, c, write)
+		_ = write.Close()
+	}()
+	r := &running{journal: follow(logs), stop: cancel, ended: ended}
+	r.web = r.announced(t)
+	return r
+}
+
+// end tells the provider to end, and wants it to do so without an error.
+func (r *running) end(t *testing.T) {
+	t.Helper()
+	r.stop()
+	select {
+	case err := <-r.ended:
+		if err != nil {
+			t.Errorf("got error %v at the end, want none", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("the provider did not end")
+	}
 }
 
 // get makes a request and returns status and body.
@@ -62,21 +132,10 @@ func get(t *testing.T, url string) (int, string) {
 // The provider from end to end, in this process: it starts, answers, and ends when it is told to.
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
-	c, err := parse("-http-addr=127.0.0.1:0 -providers-dir=" + dir + " -vault-addr=" + vaulttest.New(t).Address())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	logs, write := io.Pipe()
-	ended := make(chan error, 1)
-	go func() {
-		ended <- run(ctx, c, write)
-		_ = write.Close()
-	}()
-	web := started(t, logs)
+	r := start(t, dir, "-vault-addr="+vaulttest.New(t).Address())
+	r.await(t, "serving")
 
-	if status, body := get(t, web+"/livez"); status != http.StatusOK {
+	if status, body := get(t, r.web+"/livez"); status != http.StatusOK {
 		t.Errorf("/livez: got %d %q, want 200", status, body)
 	}
 	// The check goes through the socket, which is for root only.
@@ -84,27 +143,18 @@ func TestRun(t *testing.T) {
 	if os.Getuid() != 0 {
 		ready = http.StatusServiceUnavailable
 	}
-	if status, body := get(t, web+"/readyz"); status != ready {
+	if status, body := get(t, r.web+"/readyz"); status != ready {
 		t.Errorf("/readyz: got %d %q, want %d", status, body, ready)
 	}
-	status, figures := get(t, web+"/metrics")
+	status, figures := get(t, r.web+"/metrics")
 	if version := "leasehold_build_info{version=" + strconv.Quote(version()) + "} 1"; status != http.StatusOK ||
 		!strings.Contains(figures, version) || !strings.Contains(figures, "\nleasehold_volumes 0\n") {
 		t.Errorf("/metrics: got %d, want 200 with %s and no volumes", status, version)
 	}
-	if _, err := os.Stat(provider.SocketPath(dir, "vault")); err != nil {
+	if _, err := os.Stat(provider.SocketPath(dir+"/providers", "vault")); err != nil {
 		t.Error(err)
 	}
-
-	cancel()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("got error %v at the end, want none", err)
-		}
-	case <-time.After(patience):
-		t.Fatal("the provider did not end")
-	}
+	r.end(t)
 }
 
 // What cannot be started ends with a reason, and leaves no half of it behind.
@@ -118,18 +168,28 @@ func TestRunThatCannotStart(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	shared, locked := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.Chmod(shared, 0o777), os.Mkdir(locked+"/vault.lock", 0o700)); err != nil {
+		t.Fatal(err)
+	}
 	for name, row := range map[string]struct {
 		change func(*config)
 		want   string
 	}{
 		"web address in use": {func(c *config) { c.HTTPAddr = taken.Addr().String() }, "-http-addr: listen tcp"},
 		"no directory":       {func(c *config) { c.ProvidersDir = file }, "make the providers' directory"},
-		"log format":         {func(c *config) { c.LogFormat = "" }, "log format"},
-		"no timeout":         {func(c *config) { c.Client.Timeout = 0 }, "timeout of a Vault request"},
+		"no state directory": {func(c *config) { c.StateDir = file }, "-state-dir: mkdir " + file},
+		"state for everybody": {
+			func(c *config) { c.StateDir = shared },
+			"it must be a directory of the node that this user alone may write to",
+		},
+		"no lock":    {func(c *config) { c.StateDir = locked }, "-state-dir: open " + locked + "/vault.lock: is a directory"},
+		"log format": {func(c *config) { c.LogFormat = "" }, "log format"},
+		"no timeout": {func(c *config) { c.Client.Timeout = 0 }, "timeout of a Vault request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			c, err := parse("-http-addr=127.0.0.1:0 -providers-dir=" + dir)
+			c, err := parse("-http-addr=127.0.0.1:0 -providers-dir=" + dir + " -state-dir=" + t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}

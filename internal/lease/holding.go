@@ -79,23 +79,29 @@ func (h *Holding) Read(ctx context.Context, source spec.Source) (client.Grant, e
 const maxSize = 8 << 20
 
 // fetch asks Vault and keeps the answer.
-func (h *Holding) fetch(ctx context.Context, source spec.Source) (grant client.Grant, err error) {
-	var fresh held
+func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, error) {
+	returned := false
 	defer func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		delete(h.flights, source)
-		if err == nil {
-			err = h.keep(source, fresh)
-		}
-		if failure := (*client.Error)(nil); errors.As(err, &failure) {
-			h.doubted = h.doubted || failure.InDoubt
-			h.dead = h.dead || failure.Kind == client.Expired
-		}
+		h.doubted = h.doubted || !returned // a panic took the answer along, and maybe a lease with it
 	}()
-	grant, err = h.session.Read(ctx, source)
+	grant, err := h.session.Read(ctx, source)
+	var fresh held
 	if err == nil {
 		fresh = held{grant, grantSpan(grant)}
+	}
+	returned = true
+
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		err = h.keep(source, fresh)
+	}
+	if failure := (*client.Error)(nil); errors.As(err, &failure) {
+		h.doubted = h.doubted || failure.InDoubt
+		h.dead = h.dead || failure.Kind == client.Expired
 	}
 	return grant, err
 }

@@ -289,3 +289,29 @@ func TestPanicInARequestFailsItAlone(t *testing.T) {
 		t.Errorf("got error %v, want one without the panic's value", err)
 	}
 }
+
+// What panics has nothing to give, and must not look as if it had: an empty grant would be served until its token ends.
+func TestPanicInAReadKeepsNothing(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHolding()
+	sound := h.session
+	h.session = nil
+	if _, err := h.Read(t.Context(), userSource); !isPanic(err) {
+		t.Fatalf("got error %v, want a PanicError", err)
+	}
+	h.session = sound
+	if n := len(h.grants); n != 0 {
+		t.Errorf("got %d grants after the panic, want none", n)
+	}
+	if !h.inDoubt() {
+		t.Error("the token is not in doubt, though the answer that was lost may have been a lease")
+	}
+	if user := w.read(h); user == "" {
+		t.Error("got an empty grant")
+	}
+}
+
+func isPanic(err error) bool {
+	panicked := (*PanicError)(nil)
+	return errors.As(err, &panicked)
+}

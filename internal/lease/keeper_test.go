@@ -2,8 +2,6 @@ package lease
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -157,16 +155,8 @@ func TestEndGivesBackWhatNoVolumeShows(t *testing.T) {
 	failed := w.open("failed")
 	w.read(w.holding(failed, "app"))
 	failed.Close()
-	arrived, release := w.hold("POST", loginPath)
 	late := w.open("late")
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-arrived
-		cancel()
-	}()
-	if _, err := late.Holding(ctx, w.vault.Vault("app"), w.jwt); !errors.Is(err, context.Canceled) {
-		t.Fatalf("got error %v, want context.Canceled", err)
-	}
+	release := w.leaveAtLogin(late)
 	late.Close()
 	go release() // the login is answered when the keeper is ending, or a moment before
 	stop()
@@ -201,16 +191,8 @@ func TestEndIsNotHeldUpByOneVolume(t *testing.T) {
 	failed := w.open("failed")
 	w.read(w.holding(failed, "app"))
 	failed.Close()
-	arrived, release := w.hold("POST", loginPath)
-	ctx, cancel := context.WithCancel(t.Context())
 	late := w.open("late")
-	go func() {
-		<-arrived
-		cancel()
-	}()
-	if _, err := late.Holding(ctx, w.vault.Vault("app"), w.jwt); !errors.Is(err, context.Canceled) {
-		t.Fatalf("got error %v, want context.Canceled", err)
-	}
+	release := w.leaveAtLogin(late)
 	late.Close()
 	stop := w.run()
 	ended := make(chan struct{})

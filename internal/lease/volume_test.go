@@ -129,16 +129,8 @@ func TestHoldingIsKeptFromMountToMount(t *testing.T) {
 // A login does not end with the Mount that wanted it either.
 func TestLoginIsFoundByTheNextMount(t *testing.T) {
 	w := newWorld(t)
-	arrived, release := w.hold("POST", loginPath)
 	v := w.open("a")
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-arrived
-		cancel()
-	}()
-	if _, err := v.Holding(ctx, w.vault.Vault("app"), w.jwt); !errors.Is(err, context.Canceled) {
-		t.Fatalf("got error %v, want context.Canceled", err)
-	}
+	release := w.leaveAtLogin(v)
 	v.Close()
 	w.pass(time.Now().Add(time.Hour)) // must not sweep a volume that is about to hold something
 
@@ -256,16 +248,8 @@ func TestHoldingOfAnotherRoleIsGivenBackAtOnce(t *testing.T) {
 func TestLoginThatNobodyWantsAnyMoreIsGivenBack(t *testing.T) {
 	w := newWorld(t)
 	other := w.otherRole(nil)
-	arrived, release := w.hold("POST", loginPath)
 	v := w.open("a")
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-arrived
-		cancel()
-	}()
-	if _, err := v.Holding(ctx, w.vault.Vault("app"), w.jwt); !errors.Is(err, context.Canceled) {
-		t.Fatalf("got error %v, want context.Canceled", err)
-	}
+	release := w.leaveAtLogin(v)
 	w.vault.Intercept(nil)
 	wanted := w.holding(v, other)
 	release()

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -216,6 +217,21 @@ func (w *world) hold(method, path string) (arrived <-chan struct{}, release func
 		return false
 	})
 	return came, release
+}
+
+// leaveAtLogin is a Mount that is cancelled while Vault is at its login. Vault goes on when release is called.
+func (w *world) leaveAtLogin(v *Volume) (release func()) {
+	w.t.Helper()
+	arrived, release := w.hold("POST", loginPath)
+	ctx, cancel := context.WithCancel(w.t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	if _, err := v.Holding(ctx, w.vault.Vault("app"), w.jwt); !errors.Is(err, context.Canceled) {
+		w.t.Fatalf("got error %v, want context.Canceled", err)
+	}
+	return release
 }
 
 // ended is a context of a caller who has gone.

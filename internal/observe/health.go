@@ -10,8 +10,9 @@ import (
 // readyTimeout bounds one readiness check; kubelet's own default is a second.
 const readyTimeout = 900 * time.Millisecond
 
-// NewHandler serves /livez (the process answers), /readyz (ready has no objection) and /metrics.
-func NewHandler(ready func(context.Context) error, metrics http.Handler) http.Handler {
+// NewHandler serves /livez (the process answers), /readyz (ready has no objection; it says as what, such as "ok") and
+// /metrics.
+func NewHandler(ready func(context.Context) (string, error), metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "ok\n")
@@ -19,11 +20,12 @@ func NewHandler(ready func(context.Context) error, metrics http.Handler) http.Ha
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
-		if err := ready(ctx); err != nil {
+		as, err := ready(ctx)
+		if err != nil {
 			http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		_, _ = io.WriteString(w, "ok\n")
+		_, _ = io.WriteString(w, as+"\n")
 	})
 	mux.Handle("GET /metrics", metrics)
 	return mux

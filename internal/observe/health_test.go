@@ -13,17 +13,19 @@ import (
 
 func TestHandler(t *testing.T) {
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "figures") })
-	yes := func(context.Context) error { return nil }
-	no := func(context.Context) error { return errors.New("no socket") }
+	yes := func(context.Context) (string, error) { return "ok", nil }
+	other := func(context.Context) (string, error) { return "ok: standby", nil }
+	no := func(context.Context) (string, error) { return "ok", errors.New("no socket") }
 	for _, row := range []struct {
 		name, method, path string
-		ready              func(context.Context) error
+		ready              func(context.Context) (string, error)
 		status             int
 		body               string
 	}{
 		{"alive", "GET", "/livez", yes, 200, "ok\n"},
 		{"alive, though not ready", "GET", "/livez", no, 200, "ok\n"},
 		{"ready", "GET", "/readyz", yes, 200, "ok\n"},
+		{"ready as something else", "GET", "/readyz", other, 200, "ok: standby\n"},
 		{"not ready", "GET", "/readyz", no, 503, "not ready: no socket\n"},
 		{"metrics", "GET", "/metrics", no, 200, "figures"},
 		{"head", "HEAD", "/livez", yes, 200, "ok\n"},
@@ -45,9 +47,9 @@ func TestHandler(t *testing.T) {
 func TestReadinessAnswersInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		hanging := func(ctx context.Context) error {
+		hanging := func(ctx context.Context) (string, error) {
 			<-ctx.Done()
-			return ctx.Err()
+			return "", ctx.Err()
 		}
 		w := httptest.NewRecorder()
 		NewHandler(hanging, http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/readyz", nil))

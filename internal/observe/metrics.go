@@ -20,8 +20,9 @@ type Metrics struct {
 	releases      *prometheus.CounterVec
 }
 
-// NewMetrics returns metrics for a provider of the given version. held tells how many volumes hold something now.
-func NewMetrics(version string, held func() int) *Metrics {
+// NewMetrics returns metrics for a provider of the given version. held tells how many volumes hold something now, and
+// standby whether another instance answers in this one's place.
+func NewMetrics(version string, held func() int, standby func() bool) *Metrics {
 	// From a poll answered from memory (tens of microseconds) to the longest Mount that is waited for.
 	mountBuckets := []float64{.0001, .0005, .001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 	vaultBuckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
@@ -56,7 +57,15 @@ func NewMetrics(version string, held func() int) *Metrics {
 	volumes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "leasehold_volumes", Help: "Volumes for which this provider holds something in Vault.",
 	}, func() float64 { return float64(held()) })
-	m.registry.MustRegister(m.mounts, m.vaultRequests, m.stale, m.unrevocable, m.releases, build, volumes,
+	stands := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "leasehold_standby", Help: "1 while another instance on the node answers and this one waits to take over, else 0.",
+	}, func() float64 {
+		if standby() {
+			return 1
+		}
+		return 0
+	})
+	m.registry.MustRegister(m.mounts, m.vaultRequests, m.stale, m.unrevocable, m.releases, build, volumes, stands,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

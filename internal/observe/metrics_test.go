@@ -27,9 +27,14 @@ func scrape(t *testing.T, m *Metrics) []string {
 	return series
 }
 
+// newMetrics are those of a provider that has nothing to do yet.
+func newMetrics() *Metrics {
+	return NewMetrics("v", func() int { return 0 }, func() bool { return false })
+}
+
 func TestMetrics(t *testing.T) {
-	volumes := 3
-	m := NewMetrics("v1.2.3", func() int { return volumes })
+	volumes, standby := 3, true
+	m := NewMetrics("v1.2.3", func() int { return volumes }, func() bool { return standby })
 	m.Mount("OK", 3*time.Millisecond)
 	m.Mount("OK", 3*time.Millisecond)
 	m.Mount("NotFound", 45*time.Second)
@@ -51,6 +56,7 @@ func TestMetrics(t *testing.T) {
 		`leasehold_releases_total{outcome="revoked"} 1`,
 		`leasehold_releases_total{outcome="unavailable"} 2`,
 		`leasehold_stale_answers_total 1`,
+		`leasehold_standby 1`,
 		`leasehold_unrevocable_logins_total 1`,
 		`leasehold_vault_request_duration_seconds_count{operation="login",outcome="ok"} 1`,
 		`leasehold_vault_request_duration_seconds_count{operation="read",outcome="denied"} 1`,
@@ -60,18 +66,18 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("got no series %s in\n%s", want, strings.Join(got, "\n"))
 		}
 	}
-	volumes = 0
-	if got := scrape(t, m); !slices.Contains(got, "leasehold_volumes 0") {
-		t.Error("the number of volumes did not follow")
+	volumes, standby = 0, false
+	if got := scrape(t, m); !slices.Contains(got, "leasehold_volumes 0") || !slices.Contains(got, "leasehold_standby 0") {
+		t.Errorf("the number of volumes and the standby did not follow: got\n%s", strings.Join(got, "\n"))
 	}
 }
 
 // A dashboard must find a counter before the first thing is counted.
 func TestMetricsAtTheStart(t *testing.T) {
-	got := scrape(t, NewMetrics("v", func() int { return 0 }))
+	got := scrape(t, newMetrics())
 	want := []string{
-		`leasehold_build_info{version="v"} 1`, `leasehold_stale_answers_total 0`, `leasehold_unrevocable_logins_total 0`,
-		`leasehold_volumes 0`,
+		`leasehold_build_info{version="v"} 1`, `leasehold_stale_answers_total 0`, `leasehold_standby 0`,
+		`leasehold_unrevocable_logins_total 0`, `leasehold_volumes 0`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -80,7 +86,7 @@ func TestMetricsAtTheStart(t *testing.T) {
 
 // Labels must come from small sets that we choose: pods, roles, paths and addresses are without number.
 func TestLabelsAreBounded(t *testing.T) {
-	m := NewMetrics("v", func() int { return 0 })
+	m := newMetrics()
 	m.Mount("OK", time.Second)
 	m.VaultRequest("read", "ok", time.Second)
 	m.Release("revoked")
@@ -96,7 +102,7 @@ func TestLabelsAreBounded(t *testing.T) {
 
 // Two providers in one process, as in tests, do not share figures; nothing is registered globally.
 func TestMetricsAreApart(t *testing.T) {
-	one, other := NewMetrics("v", func() int { return 0 }), NewMetrics("v", func() int { return 0 })
+	one, other := newMetrics(), newMetrics()
 	one.Stale()
 	if got := scrape(t, other); !slices.Contains(got, "leasehold_stale_answers_total 0") {
 		t.Errorf("got %q, want no stale answer", got)

@@ -20,7 +20,7 @@ type ProviderOptions struct {
 	VaultAddress string   // -vault-addr; "" for none
 	Args         []string // more flags
 	Env          []string // more environment variables, NAME=value
-	Dir          string   // of the sockets; "": one of its own. Two providers may share one
+	Dir          string   // of the sockets and the state; "": one of its own. Two providers may share one
 }
 
 // Provider is a process of the provider's own binary.
@@ -29,7 +29,7 @@ type Provider struct {
 	Address string // http://host:port of /livez, /readyz and /metrics
 	LogFile string // all that it wrote, at level debug
 
-	process *process
+	process *Process
 }
 
 // StartProvider starts the binary that the environment variable LEASEHOLD_PROVIDER names, or the one that the Makefile
@@ -45,13 +45,16 @@ func (b *Bed) StartProvider(ctx context.Context, o ProviderOptions) (*Provider, 
 			return nil, err
 		}
 	}
-	args := []string{"--providers-dir=" + o.Dir, "--http-addr=127.0.0.1:0", "--log-level=debug", "--log-format=json"}
+	args := []string{
+		"--providers-dir=" + o.Dir, "--state-dir=" + filepath.Join(o.Dir, "state"), "--http-addr=127.0.0.1:0",
+		"--log-level=debug", "--log-format=json",
+	}
 	if o.VaultAddress != "" {
 		args = append(args, "--vault-addr="+o.VaultAddress)
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), path, append(args, o.Args...)...)
 	cmd.Env = append(withoutVault(os.Environ()), o.Env...)
-	process, err := b.start(name, cmd)
+	process, err := b.Start(name, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +69,7 @@ func (b *Bed) StartProvider(ctx context.Context, o ProviderOptions) (*Provider, 
 
 // WaitReady returns when /readyz says yes.
 func (p *Provider) WaitReady(ctx context.Context) error {
-	return p.process.until(ctx, func(ctx context.Context) error {
+	return p.process.Until(ctx, func(ctx context.Context) error {
 		if p.Address == "" {
 			address, err := p.announced()
 			if err != nil {
@@ -141,7 +144,7 @@ func (p *Provider) Interrupt(signal syscall.Signal) error {
 func (p *Provider) Terminate() error { return p.process.terminate() }
 
 // Kill ends the provider without a warning.
-func (p *Provider) Kill() { p.process.kill() }
+func (p *Provider) Kill() { p.process.Kill() }
 
 // Ended is closed when the process has ended.
 func (p *Provider) Ended() <-chan struct{} { return p.process.ended }
