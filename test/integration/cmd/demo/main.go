@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"leasehold/test/integration/bed"
+	"leasehold/test/integration/page"
 )
 
 const usage = `Plays the story of Leasehold on this machine: two pods mount one SecretProviderClass, and each gets
@@ -49,7 +50,7 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second interrupt does not wait: the bed's janitor cleans up
-	err = run(ctx, newPage(os.Stdout))
+	err = run(ctx, page.New(os.Stdout))
 	if err == nil {
 		return
 	}
@@ -63,7 +64,7 @@ func main() {
 var errInterrupted = errors.New("interrupted; everything is taken down")
 
 // run plays the story on a bed of its own, which is closed in any case.
-func run(ctx context.Context, p *page) (err error) {
+func run(ctx context.Context, p *page.Page) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("must run as root: the provider answers root alone, as the Secrets Store CSI driver is root")
 	}

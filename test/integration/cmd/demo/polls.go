@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"leasehold/test/integration/facts"
+	"leasehold/test/integration/page"
 )
 
 // tally is what the provider and the proxy before Vault have counted.
@@ -21,9 +24,9 @@ func (s *story) tally(ctx context.Context) (t tally, err error) {
 	}
 	t.proxy = requests(s.proxy, "")
 	var errs [3]error
-	t.requests, errs[0] = figure(metrics, "leasehold_vault_request_duration_seconds_count")
-	t.mounts, errs[1] = figure(metrics, "leasehold_mount_duration_seconds_count")
-	t.seconds, errs[2] = figure(metrics, "leasehold_mount_duration_seconds_sum")
+	t.requests, errs[0] = facts.Figure(metrics, "leasehold_vault_request_duration_seconds_count")
+	t.mounts, errs[1] = facts.Figure(metrics, "leasehold_mount_duration_seconds_count")
+	t.seconds, errs[2] = facts.Figure(metrics, "leasehold_mount_duration_seconds_sum")
 	return t, errors.Join(errs[:]...)
 }
 
@@ -41,7 +44,7 @@ func quiet(before, after tally, n int) error {
 	return nil
 }
 
-func (s *story) poll(ctx context.Context, text *sheet) error {
+func (s *story) poll(ctx context.Context, text *page.Sheet) error {
 	before, err := s.tally(ctx)
 	if err != nil {
 		return err
@@ -49,7 +52,7 @@ func (s *story) poll(ctx context.Context, text *sheet) error {
 	start := time.Now()
 	for i := range polls {
 		if i%50 == 0 {
-			text.now(fmt.Sprintf("%d of %d", i, polls))
+			text.Now(fmt.Sprintf("%d of %d", i, polls))
 		}
 		if _, err := s.volumes[i%len(s.volumes)].Mount(ctx); err != nil {
 			return err
@@ -63,11 +66,7 @@ func (s *story) poll(ctx context.Context, text *sheet) error {
 	if err := quiet(before, after, polls); err != nil {
 		return err
 	}
-	made, err := users(ctx, s.postgres)
-	if err != nil {
-		return err
-	}
-	if err := s.onlyOurs(made); err != nil {
+	if err := s.sides().OnlyOurs(ctx, s.logins); err != nil {
 		return err
 	}
 	for i, v := range s.volumes {
@@ -75,16 +74,16 @@ func (s *story) poll(ctx context.Context, text *sheet) error {
 		if err != nil {
 			return err
 		}
-		if (login{string(files["db-user"]), string(files["db-password"])}) != s.logins[i] {
+		if loginOf(files) != s.logins[i] {
 			return fmt.Errorf("the files of shop/%s changed", v.Pod.Name)
 		}
 	}
 	inside := time.Duration((after.seconds - before.seconds) / polls * float64(time.Second))
-	text.table(
+	text.Table(
 		[]string{"requests to Vault", "0", "counted by a proxy in front of Vault, and by the provider itself"},
 		[]string{"new users", "0", "as PostgreSQL lists them"},
 		[]string{"files that changed", "0", ""},
-		[]string{"time of one poll", clock(each), fmt.Sprintf("through the driver's code; %s of it in the provider", clock(inside))},
+		[]string{"time of one poll", page.Clock(each), fmt.Sprintf("through the driver's code; %s of it in the provider", page.Clock(inside))},
 	)
 	return nil
 }

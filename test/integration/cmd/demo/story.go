@@ -13,24 +13,20 @@ import (
 	"time"
 
 	"leasehold/test/integration/bed"
+	"leasehold/test/integration/facts"
+	"leasehold/test/integration/page"
 )
 
 const (
 	polls = 1000
 
 	loginPath = "auth/kubernetes/login"
-	credsPath = "database/creds/db-app"
-
-	// life is that of a pod's Vault token, and of the user that hangs on it.
-	life = time.Hour
-
-	question = `SELECT current_user, count(*) FROM orders`
 )
 
 // story is what has happened so far. Each step verifies what it tells, and fails if it is not so.
 type story struct {
 	bed  *bed.Bed
-	page *page
+	page *page.Page
 
 	signer   *bed.Signer
 	postgres *bed.Postgres
@@ -41,17 +37,17 @@ type story struct {
 
 	parameters map[string]string // of the class
 	volumes    []*bed.Volume     // one of each pod
-	logins     []login           // what each volume holds
+	logins     []facts.Login     // what each volume holds
 }
 
 // play tells the story, up to the point where everything still runs. The caller closes the bed.
 func (s *story) play(ctx context.Context) error {
-	s.page.paragraph("Leasehold: every pod gets its own database credentials from Vault, as files, with no sidecar.")
-	s.page.paragraph("What follows is real: a PostgreSQL, a Vault, Leasehold's provider, and the code of the Secrets Store " +
+	s.page.Paragraph("Leasehold: every pod gets its own database credentials from Vault, as files, with no sidecar.")
+	s.page.Paragraph("What follows is real: a PostgreSQL, a Vault, Leasehold's provider, and the code of the Secrets Store " +
 		"CSI driver that calls it. Only the cluster is missing: the demo signs the pods' service account tokens itself.")
 	for _, part := range []struct {
 		title, why string
-		play       func(context.Context, *sheet) error
+		play       func(context.Context, *page.Sheet) error
 	}{
 		{
 			"Start PostgreSQL, Vault and the provider",
@@ -105,20 +101,20 @@ func (s *story) play(ctx context.Context) error {
 			s.search,
 		},
 	} {
-		if err := s.page.step(ctx, part.title, part.why, part.play); err != nil {
+		if err := s.page.Step(ctx, part.title, part.why, part.play); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *story) search(ctx context.Context, text *sheet) error {
+func (s *story) search(ctx context.Context, text *page.Sheet) error {
 	secrets, err := bed.Secrets(s.vault.AuditFile)
 	if err != nil {
 		return err
 	}
 	for _, l := range s.logins {
-		secrets = append(secrets, l.password)
+		secrets = append(secrets, l.Password)
 	}
 	secrets = slices.Compact(slices.Sorted(slices.Values(append(secrets, s.signer.Issued()...))))
 	audit, err := os.ReadFile(s.vault.AuditFile)
@@ -137,19 +133,19 @@ func (s *story) search(ctx context.Context, text *sheet) error {
 		return err
 	}
 	leaks := bed.Leaks(secrets, map[string][]byte{
-		"the provider's log": []byte(log), "the provider's metrics": []byte(metrics), "what was shown": s.page.told.Bytes(),
+		"the provider's log": []byte(log), "the provider's metrics": []byte(metrics), "what was shown": s.page.Told(),
 	})
 	if len(leaks) > 0 {
 		return fmt.Errorf("%d secrets leaked, the first here: %s", len(leaks), leaks[0])
 	}
-	text.proved("There were %d secrets. None is in the provider's log (%d lines, debug on), in its metrics or in what you have just read.",
+	text.Proved("There were %d secrets. None is in the provider's log (%d lines, debug on), in its metrics or in what you have just read.",
 		len(secrets), strings.Count(log, "\n"))
 	return nil
 }
 
 // end ends all that the story started, and looks whether it has.
 func (s *story) end(ctx context.Context) error {
-	return s.page.step(ctx, "Take everything down", "First the provider, then Vault and PostgreSQL.", func(ctx context.Context, text *sheet) error {
+	return s.page.Step(ctx, "Take everything down", "First the provider, then Vault and PostgreSQL.", func(ctx context.Context, text *page.Sheet) error {
 		if err := s.bed.Close(); err != nil {
 			return err
 		}
@@ -167,22 +163,19 @@ func (s *story) end(ctx context.Context) error {
 				return fmt.Errorf("something still listens on %s", host)
 			}
 		}
-		text.proved("They have ended, their ports are closed, and %s is gone.", s.bed.Dir)
+		text.Proved("They have ended, their ports are closed, and %s is gone.", s.bed.Dir)
 		return nil
 	})
 }
 
 // epilogue says what to do next.
 func (s *story) epilogue(took time.Duration) error {
-	s.page.paragraph(fmt.Sprintf("All of that took %s. Where to go from here:", clock(took)))
-	for _, row := range [][2]string{
-		{"README.md", "how it works, and what it does not do yet"},
-		{"docs/spc-parameters.md", "everything that a SecretProviderClass can say"},
-		{"docs/configuration.md", "the provider's flags, for the operator of a cluster"},
-		{"docs/troubleshooting.md", "what the messages mean"},
-		{"make test", "the same parts, treated badly"},
-	} {
-		s.page.write(fmt.Sprintf("%s%-26s%s\n", indent, row[0], row[1]))
-	}
-	return s.page.err
+	s.page.Paragraph(fmt.Sprintf("All of that took %s. Where to go from here:", page.Clock(took)))
+	return s.page.Pointers(
+		[2]string{"README.md", "how it works, and what it does not do yet"},
+		[2]string{"docs/spc-parameters.md", "everything that a SecretProviderClass can say"},
+		[2]string{"docs/configuration.md", "the provider's flags, for the operator of a cluster"},
+		[2]string{"docs/troubleshooting.md", "what the messages mean"},
+		[2]string{"make test", "the same parts, treated badly"},
+	)
 }

@@ -1,4 +1,6 @@
-package main
+// Package facts has the shop that every demo tells of, and what a demo verifies before it tells it: logins that have nothing
+// in common, users and leases that are there and no others, figures of the provider.
+package facts
 
 import (
 	"bufio"
@@ -15,28 +17,28 @@ import (
 	"leasehold/test/integration/bed"
 )
 
-// login is what a pod found in its volume.
-type login struct{ user, password string }
+// Login is what a pod found in its volume.
+type Login struct{ User, Password string }
 
-// distinct tells whether every login is complete and has nothing in common with another.
-func distinct(logins []login) error {
+// Distinct tells whether every login is complete and has nothing in common with another.
+func Distinct(logins []Login) error {
 	users, passwords := make(map[string]bool), make(map[string]bool)
 	for i, l := range logins {
 		switch {
-		case l.user == "" || l.password == "":
+		case l.User == "" || l.Password == "":
 			return fmt.Errorf("pod %d of %d has no user name or no password", i+1, len(logins))
-		case users[l.user]:
-			return fmt.Errorf("two pods have the same user, %s", l.user)
-		case passwords[l.password]:
+		case users[l.User]:
+			return fmt.Errorf("two pods have the same user, %s", l.User)
+		case passwords[l.Password]:
 			return errors.New("two pods have the same password")
 		}
-		users[l.user], passwords[l.password] = true, true
+		users[l.User], passwords[l.Password] = true, true
 	}
 	return nil
 }
 
-// exactly tells whether got holds what want holds, in any order.
-func exactly(what string, got, want []string) error {
+// Exactly tells whether got holds what want holds, in any order.
+func Exactly(what string, got, want []string) error {
 	g, w := slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))
 	if !slices.Equal(g, w) {
 		return fmt.Errorf("%s: there are %d (%s), want these %d: %s", what, len(g), strings.Join(g, ", "), len(w), strings.Join(w, ", "))
@@ -44,46 +46,57 @@ func exactly(what string, got, want []string) error {
 	return nil
 }
 
-// ask asks a question of PostgreSQL as a user, and reads the one row of the answer.
-func ask(ctx context.Context, postgres *bed.Postgres, who login, question string, answer ...any) error {
-	c, err := pgx.Connect(ctx, postgres.URL(who.user, who.password))
-	if err != nil {
-		return fmt.Errorf("log in to PostgreSQL as %s: %w", who.user, err)
-	}
-	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }()
-	if err := c.QueryRow(ctx, question).Scan(answer...); err != nil {
-		return fmt.Errorf("ask PostgreSQL as %s: %w", who.user, err)
+// Mentions tells whether a message has all that it should.
+func Mentions(message string, wants ...string) error {
+	for _, want := range wants {
+		if !strings.Contains(message, want) {
+			return fmt.Errorf("the message does not say %q: %s", want, message)
+		}
 	}
 	return nil
 }
 
-// ending is something that ends by itself: a user of PostgreSQL, a lease of Vault.
-type ending struct {
-	name string
-	at   time.Time
+// Ask asks a question of PostgreSQL as a user, and reads the one row of the answer.
+func Ask(ctx context.Context, postgres *bed.Postgres, who Login, question string, answer ...any) error {
+	c, err := pgx.Connect(ctx, postgres.URL(who.User, who.Password))
+	if err != nil {
+		return fmt.Errorf("log in to PostgreSQL as %s: %w", who.User, err)
+	}
+	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }()
+	if err := c.QueryRow(ctx, question).Scan(answer...); err != nil {
+		return fmt.Errorf("ask PostgreSQL as %s: %w", who.User, err)
+	}
+	return nil
 }
 
-func names(all []ending) []string {
+// Ending is something that ends by itself: a user of PostgreSQL, a lease of Vault.
+type Ending struct {
+	Name string
+	At   time.Time
+}
+
+// Names returns the names alone.
+func Names(all []Ending) []string {
 	names := make([]string, len(all))
 	for i, e := range all {
-		names[i] = e.name
+		names[i] = e.Name
 	}
 	return names
 }
 
-// users returns the users that Vault made, as PostgreSQL lists them.
-func users(ctx context.Context, postgres *bed.Postgres) ([]ending, error) {
+// Users returns the users that Vault made for the shop, as PostgreSQL lists them.
+func Users(ctx context.Context, postgres *bed.Postgres) ([]Ending, error) {
 	c, err := pgx.Connect(ctx, postgres.URL("postgres", postgres.Password))
 	if err != nil {
 		return nil, fmt.Errorf("log in to PostgreSQL: %w", err)
 	}
 	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }()
-	rows, err := c.Query(ctx, `SELECT rolname, rolvaliduntil FROM pg_roles WHERE rolname LIKE 'v-%' ORDER BY rolname`)
+	rows, err := c.Query(ctx, `SELECT rolname, rolvaliduntil FROM pg_roles WHERE rolname LIKE $1 ORDER BY rolname`, pattern)
 	if err != nil {
 		return nil, fmt.Errorf("list the users of PostgreSQL: %w", err)
 	}
-	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e ending, err error) {
-		err = row.Scan(&e.name, &e.at)
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Ending, err error) {
+		err = row.Scan(&e.Name, &e.At)
 		return e, err
 	})
 	if err != nil {
@@ -92,13 +105,13 @@ func users(ctx context.Context, postgres *bed.Postgres) ([]ending, error) {
 	return all, nil
 }
 
-// leases returns the leases below a path, as Vault lists them.
-func leases(ctx context.Context, vault *bed.Vault, prefix string) ([]ending, error) {
+// Leases returns the leases below a path, as Vault lists them.
+func Leases(ctx context.Context, vault *bed.Vault, prefix string) ([]Ending, error) {
 	ids, err := vault.Leases(ctx, prefix)
 	if err != nil {
 		return nil, err
 	}
-	all := make([]ending, 0, len(ids))
+	all := make([]Ending, 0, len(ids))
 	for _, id := range ids {
 		lease, err := vault.Client.Sys().LookupWithContext(ctx, id)
 		if err != nil {
@@ -109,24 +122,13 @@ func leases(ctx context.Context, vault *bed.Vault, prefix string) ([]ending, err
 		if err != nil {
 			return nil, fmt.Errorf("the end of the lease %s: %w", id, err)
 		}
-		all = append(all, ending{id, at})
+		all = append(all, Ending{id, at})
 	}
 	return all, nil
 }
 
-// requests sums what a proxy has counted, whatever the method; on one path, or on all if that is "".
-func requests(proxy *bed.Trouble, path string) int {
-	total := 0
-	for request, n := range proxy.Requests() {
-		if path == "" || strings.HasSuffix(request, " "+path) {
-			total += n
-		}
-	}
-	return total
-}
-
-// figure sums the series of a metric in the text that Prometheus reads.
-func figure(metrics, name string) (float64, error) {
+// Figure sums the series of a metric in the text that Prometheus reads.
+func Figure(metrics, name string) (float64, error) {
 	sum, found := 0.0, false
 	lines := bufio.NewScanner(strings.NewReader(metrics))
 	for lines.Scan() {

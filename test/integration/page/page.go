@@ -1,4 +1,6 @@
-package main
+// Package page is where a demo tells its story: numbered steps with the time that each took, figures, quotes and proofs,
+// wrapped to one width, with colours and a live line on a terminal and plain text elsewhere.
+package page
 
 import (
 	"bytes"
@@ -14,7 +16,9 @@ import (
 )
 
 const (
-	width  = 100
+	// Width is that of a page, in columns.
+	Width = 100
+
 	indent = "    "
 )
 
@@ -31,9 +35,9 @@ const (
 	eraseLine = "\r\x1b[K"
 )
 
-// page is where the story appears. A step appears whole when it has ended, since only then is known how long it took;
+// Page is where the story appears. A step appears whole when it has ended, since only then is known how long it took;
 // meanwhile a terminal shows, in one line, what is going on.
-type page struct {
+type Page struct {
 	out    io.Writer
 	live   bool // a terminal, which can take a line back
 	colour bool
@@ -43,14 +47,20 @@ type page struct {
 	err   error        // of the first write that failed
 }
 
-// newPage looks at what out is. NO_COLOR is honoured: https://no-color.org.
-func newPage(out *os.File) *page {
+// New makes a page on a file. On a terminal it has colours and a live line; NO_COLOR is honoured: https://no-color.org.
+func New(out *os.File) *Page {
 	live := term.IsTerminal(int(out.Fd())) && os.Getenv("TERM") != "dumb"
-	return &page{out: out, live: live, colour: live && os.Getenv("NO_COLOR") == ""}
+	return &Page{out: out, live: live, colour: live && os.Getenv("NO_COLOR") == ""}
 }
 
+// Plain makes a page without colours and without a live line.
+func Plain(out io.Writer) *Page { return &Page{out: out} }
+
+// Told returns all that was written, for whoever searches it.
+func (p *Page) Told() []byte { return p.told.Bytes() }
+
 // write writes, unless an earlier write has failed.
-func (p *page) write(text string) {
+func (p *Page) write(text string) {
 	p.told.WriteString(text)
 	if p.err == nil {
 		_, p.err = io.WriteString(p.out, text)
@@ -58,26 +68,42 @@ func (p *page) write(text string) {
 }
 
 // paint colours what follows no other colour.
-func (p *page) paint(colour, text string) string {
+func (p *Page) paint(colour, text string) string {
 	if !p.colour || text == "" {
 		return text
 	}
 	return colour + text + plain
 }
 
-// paragraph writes text over the whole width, and an empty line.
-func (p *page) paragraph(text string) {
+// Paragraph writes text over the whole width, and an empty line.
+func (p *Page) Paragraph(text string) {
 	p.write(wrap(text, "", "") + "\n")
 }
 
-// step plays a step of the story: title says what is done, and why says why, in a sentence or two.
-func (p *page) step(ctx context.Context, title, why string, play func(context.Context, *sheet) error) error {
+// Gap is an empty line.
+func (p *Page) Gap() { p.write("\n") }
+
+// Pointers writes places to go to, each with what is there. Its error is that of the first write that failed, if any did.
+func (p *Page) Pointers(rows ...[2]string) error {
+	first := 0
+	for _, row := range rows {
+		first = max(first, length(row[0]))
+	}
+	for _, row := range rows {
+		line := indent + row[0] + strings.Repeat(" ", first-length(row[0])+3) + row[1]
+		p.write(strings.TrimRight(line, " ") + "\n")
+	}
+	return p.err
+}
+
+// Step plays a step of the story: title says what is done, and why says why, in a sentence or two.
+func (p *Page) Step(ctx context.Context, title, why string, play func(context.Context, *Sheet) error) error {
 	p.steps++
-	s := &sheet{page: p, title: title}
-	s.now("")
+	s := &Sheet{page: p, title: title}
+	s.Now("")
 	start := time.Now()
 	err := play(ctx, s)
-	outcome, colour := clock(time.Since(start)), faint
+	outcome, colour := Clock(time.Since(start)), faint
 	switch {
 	case err != nil && ctx.Err() != nil:
 		outcome, colour = "interrupted", red
@@ -88,7 +114,7 @@ func (p *page) step(ctx context.Context, title, why string, play func(context.Co
 		p.write(eraseLine)
 	}
 	heading := fmt.Sprintf("%2d  %s", p.steps, title)
-	gap := strings.Repeat(" ", max(1, width-length(heading)-length(outcome)))
+	gap := strings.Repeat(" ", max(1, Width-length(heading)-length(outcome)))
 	p.write(p.paint(bold, heading) + gap + p.paint(colour, outcome) + "\n" + wrap(why, indent, indent) + s.text.String() + "\n")
 	if err != nil {
 		return fmt.Errorf("step %d, %q: %w", p.steps, title, err)
@@ -96,16 +122,16 @@ func (p *page) step(ctx context.Context, title, why string, play func(context.Co
 	return p.err
 }
 
-// sheet is the text of a step, as it grows.
-type sheet struct {
-	page  *page
+// Sheet is the text of a step, as it grows.
+type Sheet struct {
+	page  *Page
 	title string
 	text  strings.Builder
 	where int // what the text ends with: a gap belongs between two kinds
 }
 
-// now tells a terminal what is going on.
-func (s *sheet) now(what string) {
+// Now tells a terminal what is going on.
+func (s *Sheet) Now(what string) {
 	if s.page.live {
 		line := []rune(fmt.Sprintf("%2d  %s … %s", s.page.steps, s.title, what))
 		s.page.write(eraseLine + s.page.paint(faint, string(line[:min(len(line), 78)])))
@@ -115,29 +141,31 @@ func (s *sheet) now(what string) {
 // The kinds of text that a step is made of.
 const (
 	figures = iota + 1
+	commands
 	quotes
 	proofs
 )
 
 // begin sets a kind of text apart from what comes before.
-func (s *sheet) begin(kind int) {
-	if s.where != kind {
+func (s *Sheet) begin(kind int) {
+	answer := s.where == commands && kind == quotes
+	if s.where != kind && !answer {
 		s.text.WriteString("\n")
 	}
 	s.where = kind
 }
 
-// gap is an empty line.
-func (s *sheet) gap() { s.where = 0 }
+// Gap is an empty line.
+func (s *Sheet) Gap() { s.where = 0 }
 
-// line writes a line as it is.
-func (s *sheet) line(text string) {
+// Line writes a line as it is.
+func (s *Sheet) Line(text string) {
 	s.begin(figures)
 	s.text.WriteString(indent + "  " + text + "\n")
 }
 
-// table writes rows whose columns stand below each other.
-func (s *sheet) table(rows ...[]string) {
+// Table writes rows whose columns stand below each other.
+func (s *Sheet) Table(rows ...[]string) {
 	var widths []int
 	for _, row := range rows {
 		for i, cell := range row {
@@ -152,30 +180,48 @@ func (s *sheet) table(rows ...[]string) {
 		for i, cell := range row {
 			line.WriteString(cell + strings.Repeat(" ", widths[i]-length(cell)+3))
 		}
-		s.line(strings.TrimRight(line.String(), " "))
+		s.Line(strings.TrimRight(line.String(), " "))
 	}
 }
 
-// quote writes what stands in a file, line by line.
-func (s *sheet) quote(text string) {
+// Quote writes what stands in a file, line by line.
+func (s *Sheet) Quote(text string) {
 	s.begin(quotes)
 	for line := range strings.Lines(text) {
-		s.text.WriteString(indent + "  " + s.page.paint(cyan, strings.TrimRight(line, "\n")) + "\n")
+		if line = strings.TrimRight(line, " \n"); line != "" {
+			line = indent + "  " + s.page.paint(cyan, line)
+		}
+		s.text.WriteString(line + "\n")
 	}
 }
 
-// complaint writes the text of an error.
-func (s *sheet) complaint(text string) {
-	s.gap()
+// Command writes a command as it was given to a shell. A quote or a complaint that follows is what it answered.
+func (s *Sheet) Command(text string) {
+	s.Gap()
+	s.begin(commands)
+	for i, line := range strings.Split(text, "\n") {
+		prompt := "$ "
+		if i > 0 {
+			prompt = "  "
+		}
+		s.text.WriteString(indent + "  " + s.page.paint(bold, prompt+line) + "\n")
+	}
+}
+
+// Complaint writes the text of an error.
+func (s *Sheet) Complaint(text string) {
+	if s.where == quotes {
+		s.Gap()
+	}
 	s.begin(quotes)
 	for line := range strings.Lines(wrap(text, indent+"  ", indent+"  ")) {
 		s.text.WriteString(s.page.paint(yellow, strings.TrimRight(line, "\n")) + "\n")
 	}
-	s.gap()
+	s.Gap()
 }
 
-// proved writes what has just been verified. Whoever calls it has done so.
-func (s *sheet) proved(format string, args ...any) {
+// Proved writes what has just been verified. Whoever calls it has done so.
+func (s *Sheet) Proved(format string, args ...any) {
 	s.begin(proofs)
 	text := wrap(fmt.Sprintf(format, args...), indent+"✓ ", indent+"  ")
 	s.text.WriteString(strings.Replace(text, "✓", s.page.paint(green, "✓"), 1))
@@ -189,7 +235,7 @@ func wrap(text, first, rest string) string {
 		switch {
 		case empty:
 			line += word
-		case length(line)+1+length(word) <= width:
+		case length(line)+1+length(word) <= Width:
 			line += " " + word
 		default:
 			lines.WriteString(line + "\n")
@@ -203,8 +249,8 @@ func wrap(text, first, rest string) string {
 
 func length(text string) int { return utf8.RuneCountInString(text) }
 
-// clock shows a duration in two or three digits.
-func clock(d time.Duration) string {
+// Clock shows a duration in two or three digits.
+func Clock(d time.Duration) string {
 	switch {
 	case d >= time.Second:
 		return fmt.Sprintf("%.2f s", d.Seconds())
