@@ -17,10 +17,24 @@ export CGO_ENABLED := 0
 FUZZTIME ?= 1m
 
 ##@ See it work
-.PHONY: demo demo-local
-demo: demo-local ## Play the story: pods get their own database users, on a real Vault and PostgreSQL
-demo-local: deps build-vault build-provider build-demo ## The same without a Kubernetes cluster, which is all there is today
+.PHONY: demo demo-local cluster-up cluster-status cluster-shell cluster-down
+demo: deps build-cluster ## Play the story on a real Kubernetes cluster: pods get their own database users
+	@if $(BIN)/cluster check; then \
+		$(MAKE) cluster-up build-cluster-demo && $(BIN)/cluster exec $(CURDIR)/$(BIN)/cluster-demo; \
+	else \
+		echo "demo: without a cluster, then: the driver's own code calls the provider, as \"make demo-local\" does"; \
+		$(MAKE) demo-local; \
+	fi
+demo-local: deps build-vault build-provider build-demo ## The same without a Kubernetes cluster
 	$(BIN)/demo
+cluster-up: deps build-images build-helm build-vault ## A real Kubernetes node with Vault, PostgreSQL and the driver, or the one that is up
+	$(BIN)/cluster up
+cluster-status: build-cluster ## What runs there
+	@$(BIN)/cluster status
+cluster-shell: build-cluster ## A shell in there, with kubectl, helm, psql and curl set up
+	@$(BIN)/cluster exec
+cluster-down: build-cluster ## End it; nothing is left
+	@$(BIN)/cluster down
 
 ##@ Work on it
 .PHONY: unit lint format
@@ -33,7 +47,7 @@ format: build-lint ## Format the Go code of every module
 	test/lint format
 
 ##@ Test it
-.PHONY: test unit-race contract integration fuzz mutants lean
+.PHONY: test unit-race contract integration chart e2e fuzz mutants lean
 test: ## Everything that must hold, in order, with the seconds that each part took
 	test/run
 unit-race: ## Unit tests under the race detector
@@ -42,6 +56,10 @@ contract: build-vault build-withvault ## The same suite against the fake Vault a
 	$(BIN)/withvault go test -count=1 -run Contract ./internal/client/...
 integration: build-vault build-provider ## The provider process with a real Vault and PostgreSQL
 	cd test/integration && go test -count=1 -parallel=16 ./...
+chart: build-helm build-provider ## The chart: what it renders, what it refuses, and whether deployment/ is up to date
+	test/chart
+e2e: build-images build-helm build-vault ## Everything on a real cluster; with CI=true it must be possible
+	test/e2e
 fuzz: ## Fuzz every parser of tenant text, FUZZTIME=1m each
 	FUZZTIME=$(FUZZTIME) test/fuzz
 mutants: build-vault build-provider build-withvault ## Break each invariant on purpose: a test must notice
@@ -53,8 +71,13 @@ lean: ## What the product depends on: few modules, each with a reason, and no te
 first = [[ -e $(BIN)/$(1) ]] || echo "building $(2) the first time, with what it needs to fetch; seconds after that"
 
 ##@ Build it
-.PHONY: build build-provider build-vault build-demo build-withvault build-lint
-build: build-provider build-vault build-demo build-withvault build-lint ## All binaries, into build/bin (go itself knows what is up to date)
+.PHONY: build image deployment build-provider build-vault build-demo build-withvault build-lint build-kubernetes build-helm build-cluster build-images build-cluster-demo
+build: build-provider build-vault build-demo build-withvault build-lint build-images build-helm build-cluster-demo ## All binaries and images (go itself knows what is up to date)
+image: build-provider ## The provider's image, build/images/provider.tar, for "docker load" or a registry
+	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/ ./cmd/images
+	$(BIN)/images provider
+deployment: build-helm ## Render deployment/ from the chart anew
+	test/chart render
 build-provider:
 	@$(call first,provider,the provider: about a minute)
 	go build -trimpath -o $(BIN)/provider ./cmd/provider
@@ -70,6 +93,25 @@ build-withvault:
 build-lint:
 	@$(call first,golangci-lint,the linter: about 2 minutes)
 	cd tools && go build -trimpath -o $(CURDIR)/$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+build-kubernetes:
+	@$(call first,kubeone,Kubernetes and the driver: about 7 minutes)
+	cd test/cluster && go build -ldflags="-s -w $(KUBERNETES_VERSION)" -o $(CURDIR)/$(BIN)/kubeone ./cmd/kubeone
+	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/ sigs.k8s.io/secrets-store-csi-driver/cmd/secrets-store-csi-driver
+	@ln -sf kubeone $(BIN)/kubectl
+build-helm:
+	@$(call first,helm,Helm: about a minute)
+	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/ helm.sh/helm/v4/cmd/helm
+build-cluster:
+	@$(call first,cluster,the test bed's cluster: about a minute)
+	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/ ./cmd/cluster ./cmd/images ./cmd/registrar ./cmd/livenessprobe ./cmd/pause
+build-images: build-provider build-kubernetes build-cluster
+	@rm -rf build/charts && mkdir -p build/charts && cp -r --no-preserve=mode "$$(cd test/cluster && go list -m -f '{{.Dir}}' sigs.k8s.io/secrets-store-csi-driver)/charts/secrets-store-csi-driver" build/charts/
+	$(BIN)/images
+build-cluster-demo:
+	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/cluster-demo ./cmd/demo
+
+# Kubernetes is told its version by the linker; otherwise it calls itself v0.0.0.
+KUBERNETES_VERSION = -X k8s.io/component-base/version.gitVersion=v1.36.3 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36
 
 ##@ Keep house
 .PHONY: deps clean help
