@@ -53,12 +53,12 @@ func makeCgroup(name string) error {
 	}
 	for _, hierarchy := range all {
 		group := filepath.Join(hierarchy, name)
-		if err := os.Mkdir(group, 0o755); err != nil { //nolint:gosec // as the others there
+		if err := os.Mkdir(group, 0o755); err != nil {
 			return err
 		}
 		// A cpuset of version 1 begins empty, and nothing can run in an empty one.
 		for _, setting := range []string{"cpuset.cpus", "cpuset.mems"} {
-			value, err := os.ReadFile(filepath.Join(hierarchy, setting)) //nolint:gosec // the kernel's
+			value, err := os.ReadFile(filepath.Join(hierarchy, setting))
 			if errors.Is(err, fs.ErrNotExist) || strings.HasSuffix(hierarchy, "unified") {
 				continue
 			}

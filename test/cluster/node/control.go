@@ -16,7 +16,7 @@ import (
 )
 
 // Usage is what can be told to a node.
-const Usage = "node start|stop|kill|restart vault|postgres|kubelet|containerd|kube-apiserver|..."
+const Usage = "node start|stop|kill|restart COMPONENT, such as vault or kubelet"
 
 // serveControl does what is told at the control socket: POST /<component>/<action>. The answer comes when it is done.
 func (n *Node) serveControl(ctx context.Context) error {

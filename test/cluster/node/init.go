@@ -33,7 +33,7 @@ func Init(o Options, p Place, command []string, files ...*os.File) (int, error) 
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, 0, nil)
 		switch {
-		case err == syscall.EINTR: //nolint:errorlint // Wait4 returns the bare number
+		case err == syscall.EINTR:
 		case err != nil:
 			return 0, fmt.Errorf("wait for children: %w", err)
 		case pid == child.Pid && status.Exited():
@@ -45,11 +45,11 @@ func Init(o Options, p Place, command []string, files ...*os.File) (int, error) 
 }
 
 // mount makes the directory first. The errors of mount(2) name nothing.
-func mount(what, where, kind string, flags uintptr, data string) error {
-	if err := os.MkdirAll(where, 0o755); err != nil { //nolint:gosec // what programs of any user look into
+func mount(what, where, kind, data string) error {
+	if err := os.MkdirAll(where, 0o755); err != nil {
 		return err
 	}
-	if err := syscall.Mount(what, where, kind, flags, data); err != nil {
+	if err := syscall.Mount(what, where, kind, 0, data); err != nil {
 		return fmt.Errorf("mount %s at %q: %w", kind, where, err)
 	}
 	return nil
@@ -61,27 +61,27 @@ func layOut(o Options, p Place) error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := mount("proc", "/proc", "proc", 0, ""); err != nil {
+	if err := mount("proc", "/proc", "proc", ""); err != nil {
 		return err
 	}
 	memory := filepath.Join(p.Scratch, "memory")
-	if err := mount("tmpfs", memory, "tmpfs", 0, "mode=0755"); err != nil {
+	if err := mount("tmpfs", memory, "tmpfs", "mode=0755"); err != nil {
 		return err
 	}
 	for _, directory := range []string{"/etc", "/var", "/opt"} {
 		upper, work := filepath.Join(memory, directory, "upper"), filepath.Join(memory, directory, "work")
 		for _, made := range []string{upper, work} {
-			if err := os.MkdirAll(made, 0o755); err != nil { //nolint:gosec // it becomes /etc, /var or /opt
+			if err := os.MkdirAll(made, 0o755); err != nil {
 				return err
 			}
 		}
-		if err := mount("overlay", directory, "overlay", 0, "lowerdir="+directory+",upperdir="+upper+",workdir="+work); err != nil {
+		if err := mount("overlay", directory, "overlay", "lowerdir="+directory+",upperdir="+upper+",workdir="+work); err != nil {
 			return err
 		}
 	}
 	// A layered file system cannot hold the layers of another one, and containerd makes some.
 	for _, directory := range []string{"/run", "/var/lib/containerd", o.KubeletRoot, "/var/log/pods"} {
-		if err := mount("tmpfs", directory, "tmpfs", 0, "mode=0755"); err != nil {
+		if err := mount("tmpfs", directory, "tmpfs", "mode=0755"); err != nil {
 			return err
 		}
 	}
@@ -121,7 +121,7 @@ func network() error {
 		"addr add " + address + "/24 dev " + bridge,
 		"link set " + bridge + " up",
 	} {
-		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil { //nolint:noctx,gosec // ends at once
+		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil { //nolint:noctx // ends at once
 			return fmt.Errorf("ip %s: %w: %s", line, err, strings.TrimSpace(string(out)))
 		}
 	}

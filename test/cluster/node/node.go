@@ -137,7 +137,7 @@ func (n *Node) prepare() error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(Kubeconfig), 0o755); err != nil { //nolint:gosec // as everywhere
+	if err := os.MkdirAll(filepath.Dir(Kubeconfig), 0o755); err != nil {
 		return err
 	}
 	if err := os.WriteFile(Kubeconfig, text, 0o600); err != nil {
@@ -150,8 +150,14 @@ func (n *Node) prepare() error {
 // startAll starts components that do not run.
 func (n *Node) startAll(names ...string) error {
 	for _, name := range names {
+		n.mu.Lock()
+		runs := n.running[name] != nil
+		n.mu.Unlock()
+		if runs {
+			return fmt.Errorf("%s is running", name)
+		}
 		line := n.commands[name]
-		cmd := exec.CommandContext(context.Background(), line[0], line[1:]...) //nolint:gosec // our own
+		cmd := exec.CommandContext(context.Background(), line[0], line[1:]...)
 		cmd.Env = append(os.Environ(), "PATH="+n.place.debian("usr/bin")+":"+n.place.debian("usr/sbin")+":"+os.Getenv("PATH"))
 		process, err := n.bed.Start(name, cmd)
 		if err != nil {

@@ -151,6 +151,9 @@ func (p *Postgres) command(ctx context.Context, name string, args ...string) *ex
 
 // Start starts a server that was stopped or killed, at the same address and with the same data.
 func (p *Postgres) Start(ctx context.Context) error {
+	if p.process != nil {
+		return fmt.Errorf("%s is running", p.name)
+	}
 	// In an IPC namespace of its own, a killed server leaves no shared memory on the machine. Not everyone may have that.
 	started, err := p.bed.Start(p.name, p.serve(ctx, syscall.CLONE_NEWIPC))
 	if errors.Is(err, syscall.EPERM) {

@@ -162,6 +162,9 @@ func newClient(address string, transport *http.Transport) (*api.Client, error) {
 
 // Start starts a Vault that was stopped or killed, at the same address and with the same storage, and unseals it.
 func (v *Vault) Start(ctx context.Context) error {
+	if v.process != nil {
+		return fmt.Errorf("%s is running", v.name)
+	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), v.binary, "server", "-config="+v.config)
 	cmd.Env = withoutVault(os.Environ())
 	p, err := v.bed.Start(v.name, cmd)

@@ -103,7 +103,7 @@ func up(ctx context.Context, args []string) error {
 		return err
 	}
 	start := time.Now()
-	log, err := os.Create(filepath.Join(h.Dir, "owner.log")) //nolint:gosec // State has made the directory
+	log, err := os.Create(filepath.Join(h.Dir, "owner.log"))
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func up(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	owner := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", "owner", h.Dir, string(text)) //nolint:gosec // ourselves
+	owner := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", "owner", h.Dir, string(text))
 	owner.Stdout, owner.Stderr = write, log
 	owner.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := errors.Join(owner.Start(), write.Close()); err != nil {
@@ -299,6 +299,6 @@ func control(ctx context.Context, args []string) error {
 	case len(args) == 2:
 		return node.Control(ctx, args[1]+"/"+args[0])
 	default:
-		return errors.New("usage: cluster " + node.Usage)
+		return fmt.Errorf("%q is not what a node can be told: cluster %s", args, node.Usage)
 	}
 }
