@@ -205,7 +205,7 @@ func (w *Owner) Close() error {
 	}
 	if w.first != nil {
 		_ = w.first.Process.Kill() // and with it all that is in the namespaces
-		_ = <-w.ended // its exit status is that of a kill
+		_ = <-w.ended              // its exit status is that of a kill
 		_ = w.reports.Close()
 	}
 	errs = append(errs, w.alive.Close(), w.janitor.Wait())
