@@ -30,9 +30,9 @@ type Owner struct {
 	place   node.Place
 
 	janitor *exec.Cmd
-	alive   io.Closer // while it is open, the janitor waits
-	first   *exec.Cmd // process 1
-	ended   chan error
+	alive   io.Closer     // while it is open, the janitor waits
+	first   *exec.Cmd     // process 1
+	ended   chan struct{} // closed when process 1 has ended
 	reports *os.File
 }
 
@@ -64,7 +64,7 @@ func Start(h Home, o node.Options, build string) (*Owner, error) {
 		return nil, err
 	}
 	owner := &Owner{
-		home: h, options: o, ended: make(chan error, 1),
+		home: h, options: o, ended: make(chan struct{}),
 		place: node.Place{Build: build, Scratch: scratch, Cgroup: "/" + cgroupPrefix + strconv.Itoa(os.Getpid())},
 	}
 	if err := owner.startJanitor(lock); err != nil {
@@ -139,7 +139,8 @@ func (w *Owner) startFirst() error {
 			return
 		}
 		started <- nil
-		w.ended <- cmd.Wait()
+		_ = cmd.Wait() // whatever its exit status is, it says nothing that a report does not
+		close(w.ended)
 	}()
 	if err := <-started; err != nil {
 		return errors.Join(fmt.Errorf("make namespaces: %w", err), reports.Close())
@@ -191,8 +192,7 @@ func (w *Owner) Stay(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-w.ended:
-		w.ended <- err
+	case <-w.ended:
 		return errors.New("the cluster has ended by itself")
 	}
 }
@@ -205,7 +205,7 @@ func (w *Owner) Close() error {
 	}
 	if w.first != nil {
 		_ = w.first.Process.Kill() // and with it all that is in the namespaces
-		_ = <-w.ended              // its exit status is that of a kill
+		<-w.ended
 		_ = w.reports.Close()
 	}
 	errs = append(errs, w.alive.Close(), w.janitor.Wait())
