@@ -121,7 +121,7 @@ func sweepCgroups() error {
 		errs = append(errs, err)
 		for _, group := range groups {
 			pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(group), cgroupPrefix))
-			if err != nil || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			if err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 				errs = append(errs, removeGroup(group))
 			}
 		}
