@@ -74,8 +74,9 @@ collect() {
 	done >"$1/statuses"
 	metrics >"$1/metrics"
 	helm get all "$RELEASE" -n "$SYSTEM" >"$1/release"
-	# Of all Secrets, with their values decoded, only that which the class asked for may have any.
-	api GET /api/v1/secrets | jq '.items[] | select(.metadata.name != "canary-synced") |
+	# Of all Secrets, with their values decoded, only those that the driver made for a class may have any. One of an earlier
+	# case may still be there: the garbage collector takes its time.
+	api GET /api/v1/secrets | jq '.items[] | select(.metadata.labels["secrets-store.csi.k8s.io/managed"] != "true") |
 		{metadata, type, data: (.data // {} | map_values(@base64d))}' >"$1/secrets"
 	cp -r "$E2E_OUTPUT" "$1/e2e"
 }

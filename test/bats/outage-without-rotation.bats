@@ -28,6 +28,7 @@ teardown() { everything_is_back; }
 	on_bed start vault
 	on_bed restart kubelet # which looks at every volume anew
 	eventually 60 "kubelet reports the node ready" node_ready
+	eventually 60 "kubelet knows the pod again" in_pod off-run true
 	[[ $(fingerprint off-run) == "$before" ]] || fail "the files have changed"
 	same "successful Mounts" "$(mounts)" "$mounted"
 	kept off-run

@@ -65,6 +65,7 @@ provider_restarts() { NS=$SYSTEM get "pods/$(only_provider)" | jq '.status.conta
 	files=$(fingerprint kubelet-a) containers=$(containers_of)
 	on_bed restart kubelet
 	eventually 60 "kubelet reports the node ready" node_ready
+	eventually 60 "kubelet knows the pod again" in_pod kubelet-a true
 	polls_go_on 6
 	[[ $(fingerprint kubelet-a) == "$files" ]] || fail "the files have changed"
 	same "containers" "$(containers_of)" "$containers"

@@ -16,8 +16,12 @@ import (
 // cgroupRoot is where every Linux distribution has its control groups.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// cgroupPrefix begins the names of our groups; the id of the process that made one follows.
-const cgroupPrefix = "leasehold-cluster-"
+// cgroupPrefix begins the names of our groups; the id of the process that made one follows. Such an id means something in
+// one pid namespace only, and others may see the same control groups.
+func cgroupPrefix() string {
+	namespace, _ := os.Readlink("/proc/self/ns/pid") // such as "pid:[4026531836]"
+	return "leasehold-cluster-" + strings.Trim(namespace, "pid:[]") + "-"
+}
 
 // hierarchies returns the directories in which a group must be made to exist everywhere: one for version 2, several for
 // version 1, as mounted below cgroupRoot.
@@ -117,10 +121,10 @@ func sweepCgroups() error {
 	}
 	var errs []error
 	for _, hierarchy := range all {
-		groups, err := filepath.Glob(filepath.Join(hierarchy, cgroupPrefix+"*"))
+		groups, err := filepath.Glob(filepath.Join(hierarchy, cgroupPrefix()+"*"))
 		errs = append(errs, err)
 		for _, group := range groups {
-			pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(group), cgroupPrefix))
+			pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(group), cgroupPrefix()))
 			if err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 				errs = append(errs, removeGroup(group))
 			}

@@ -13,7 +13,7 @@ import (
 // Check makes everything once that a cluster is made of: a control group, namespaces, and in them a layered file system
 // and a bridge. It leaves nothing behind. Its error says in a sentence what the machine does not allow.
 func Check(ctx context.Context) error {
-	name := cgroupPrefix + strconv.Itoa(os.Getpid()) // named as a cluster's, so that it is swept as one if we are killed
+	name := cgroupPrefix() + strconv.Itoa(os.Getpid()) // named as a cluster's, so that it is swept as one if we are killed
 	if err := makeCgroup(name); err != nil {
 		_ = removeCgroup(name)
 		return fmt.Errorf("this machine does not let us make control groups: %w", err)

@@ -65,7 +65,7 @@ func Start(h Home, o node.Options, build string) (*Owner, error) {
 	}
 	owner := &Owner{
 		home: h, options: o, ended: make(chan struct{}),
-		place: node.Place{Build: build, Scratch: scratch, Cgroup: "/" + cgroupPrefix + strconv.Itoa(os.Getpid())},
+		place: node.Place{Build: build, Scratch: scratch, Cgroup: "/" + cgroupPrefix() + strconv.Itoa(os.Getpid())},
 	}
 	if err := owner.startJanitor(lock); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(scratch))
