@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 )
 
 // apiClient asks the API server the few questions that starting a cluster takes.
@@ -95,19 +94,4 @@ func (c *apiClient) driverRegistered(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("kubelet does not know the driver yet; its pods: see \"kubectl -n kube-system get pods\"")
-}
-
-// appVersion is the version that the chart names, and with it the provider's image.
-func appVersion(p Place) (string, error) {
-	chart := filepath.Join(filepath.Dir(p.Build), "charts", "leasehold", "Chart.yaml")
-	text, err := os.ReadFile(chart)
-	if err != nil {
-		return "", err
-	}
-	for line := range bytes.Lines(text) {
-		if value, found := bytes.CutPrefix(line, []byte("appVersion:")); found {
-			return string(bytes.Trim(value, " \t\r\n\"'")), nil
-		}
-	}
-	return "", fmt.Errorf("%q names no appVersion", chart)
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -107,16 +106,13 @@ func (i *identities) writeServiceAccountKeys() error {
 	if err != nil {
 		return err
 	}
-	write := func(path, kind string, der []byte) error {
-		return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
-	}
 	return errors.Join(
-		write(i.signingKey(), "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)),
-		write(i.verifyingKey(), "PUBLIC KEY", public),
+		bed.WritePEM(i.signingKey(), "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)),
+		bed.WritePEM(i.verifyingKey(), "PUBLIC KEY", public),
 	)
 }
 
-// tls returns the two flags that name a pair, such as --tls-cert-file=... and --tls-private-key-file=...
+// flags returns the two flags that name a pair, such as --tls-cert-file=... and --tls-private-key-file=...
 func (i *identities) flags(pair, certFlag, keyFlag string) string {
 	return strings.Join([]string{"--" + certFlag + "=" + i.pairs[pair].CertFile, "--" + keyFlag + "=" + i.pairs[pair].KeyFile}, " ")
 }

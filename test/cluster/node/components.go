@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"leasehold/test/cluster/image"
 	"leasehold/test/integration/bed"
 )
 
@@ -91,7 +92,7 @@ state = "/run/containerd"
 [plugins."io.containerd.internal.v1.opt"]
   path = "/var/lib/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "registry.k8s.io/pause:3.10"
+  sandbox_image = %q
   disable_apparmor = true
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
@@ -102,7 +103,7 @@ state = "/run/containerd"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       BinaryName = %q
       SystemdCgroup = false
-`, containerd, p.debian("usr/sbin/runc")),
+`, containerd, image.Pause, p.debian("usr/sbin/runc")),
 		"/etc/cni/net.d/10-leasehold.conflist": fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "leasehold", "plugins": [
   {"type": "bridge", "bridge": %q, "isDefaultGateway": true, "ipMasq": false, "hairpinMode": true,
    "ipam": {"type": "host-local", "ranges": [[{"subnet": %q}]], "dataDir": "/run/cni-ipam"}},

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"leasehold/test/cluster/image"
 	"leasehold/test/integration/bed"
 )
 
@@ -23,12 +24,13 @@ const readyLimit = 3 * time.Minute
 
 // Node is what the supervisor supervises.
 type Node struct {
-	options  Options
-	place    Place
-	bed      *bed.Bed
-	commands map[string][]string // of Kubernetes and containerd, by name
-	api      *apiClient
-	report   *reporter
+	options    Options
+	place      Place
+	bed        *bed.Bed
+	commands   map[string][]string // of Kubernetes and containerd, by name
+	api        *apiClient
+	kubeconfig string // of the administrator
+	report     *reporter
 
 	mu       sync.Mutex // guards processes
 	running  map[string]*bed.Process
@@ -133,16 +135,7 @@ func (n *Node) prepare() error {
 		return err
 	}
 	n.commands = components(n.options, n.place, identities, dir)
-	text, err := os.ReadFile(identities.kubeconfig("admin"))
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(Kubeconfig), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(Kubeconfig, text, 0o600); err != nil {
-		return err
-	}
+	n.kubeconfig = identities.kubeconfig("admin")
 	n.api, err = newAPIClient(identities)
 	return err
 }
@@ -237,7 +230,7 @@ func (n *Node) installDriver(ctx context.Context) error {
 // command runs a program to its end. Its error holds what it said.
 func (n *Node) command(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+Kubeconfig, "HOME="+n.bed.Dir)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+n.kubeconfig, "HOME="+n.bed.Dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %q: %w\n%s", filepath.Base(name), args, err, out)
 	}
@@ -254,12 +247,12 @@ func (n *Node) environment() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	version, err := appVersion(n.place)
+	version, err := image.AppVersion(n.place.appChart())
 	if err != nil {
 		return nil, err
 	}
 	return map[string]string{
-		"KUBECONFIG":         Kubeconfig,
+		"KUBECONFIG":         n.kubeconfig,
 		"KUBERNETES_API":     api(),
 		"VAULT_ADDR":         n.vault.Address,
 		"VAULT_TOKEN":        n.vault.RootToken,
@@ -270,8 +263,8 @@ func (n *Node) environment() (map[string]string, error) {
 		"PGUSER":             "postgres",
 		"PGPASSWORD":         n.postgres.Password,
 		"PGDATABASE":         "postgres",
-		"E2E_APP_IMAGE":      "localhost/leasehold/app:e2e",
-		"E2E_PROVIDER_IMAGE": "leasehold/provider:" + version,
+		"E2E_APP_IMAGE":      image.App,
+		"E2E_PROVIDER_IMAGE": image.Provider(version),
 		"E2E_DRIVER_CHART":   n.place.Chart(),
 		"E2E_NODE":           self + " node",
 		"E2E_VAULT_AUDIT":    n.vault.AuditFile,

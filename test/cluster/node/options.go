@@ -21,7 +21,6 @@ const (
 	apiService = "10.96.0.1"
 	apiPort    = "6443"
 	bridge     = "cni0"
-	Kubeconfig = "/etc/kubernetes/admin.kubeconfig"
 	controlAt  = "/run/leasehold-cluster.sock"
 	containerd = "/run/containerd/containerd.sock"
 )
@@ -70,3 +69,8 @@ func (p Place) debian(path string) string { return filepath.Join(p.Build, "debia
 
 // Chart is the driver's own chart.
 func (p Place) Chart() string { return filepath.Join(p.Build, "charts", "secrets-store-csi-driver") }
+
+// appChart is the Chart.yaml of Leasehold's own chart.
+func (p Place) appChart() string {
+	return filepath.Join(filepath.Dir(p.Build), "charts", "leasehold", "Chart.yaml")
+}

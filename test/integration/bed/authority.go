@@ -97,12 +97,13 @@ func (a *Authority) Issue(name string, template *x509.Certificate) (KeyPair, err
 	if err != nil {
 		return KeyPair{}, err
 	}
-	if err := writePEM(pair.CertFile, "CERTIFICATE", der); err != nil {
+	if err := WritePEM(pair.CertFile, "CERTIFICATE", der); err != nil {
 		return KeyPair{}, err
 	}
-	return pair, writePEM(pair.KeyFile, "PRIVATE KEY", keyDER)
+	return pair, WritePEM(pair.KeyFile, "PRIVATE KEY", keyDER)
 }
 
-func writePEM(path, kind string, der []byte) error {
+// WritePEM writes one block that the owner alone can read.
+func WritePEM(path, kind string, der []byte) error {
 	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -26,7 +25,6 @@ type recipe struct {
 
 // What stands in for others' images is called as they are: the driver's chart and containerd ask for them so.
 const (
-	pauseImage         = "registry.k8s.io/pause:3.10"
 	driverImage        = "registry.k8s.io/csi-secrets-store/driver:v1.6.1"
 	registrarImage     = "registry.k8s.io/sig-storage/csi-node-driver-registrar:v2.16.0"
 	livenessprobeImage = "registry.k8s.io/sig-storage/livenessprobe:v2.18.0"
@@ -55,7 +53,7 @@ func names() []string {
 const busybox = "/bin/busybox"
 
 func pause(_ context.Context, from parts) (*image.Image, error) {
-	return single(pauseImage, filepath.Join(from.bin, "pause"), "/pause")
+	return single(image.Pause, filepath.Join(from.bin, "pause"), "/pause")
 }
 
 func registrar(_ context.Context, from parts) (*image.Image, error) {
@@ -80,11 +78,11 @@ func driver(ctx context.Context, from parts) (*image.Image, error) {
 // provider is the product's own image. It holds the program, the authorities that browsers trust, for a Vault whose
 // certificate is of one of them, and nothing else: no shell.
 func provider(_ context.Context, from parts) (*image.Image, error) {
-	version, err := appVersion(from.chart)
+	version, err := image.AppVersion(from.chart)
 	if err != nil {
 		return nil, err
 	}
-	i, err := single("leasehold/provider:"+version, filepath.Join(from.bin, "provider"), "/provider")
+	i, err := single(image.Provider(version), filepath.Join(from.bin, "provider"), "/provider")
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +104,7 @@ func provider(_ context.Context, from parts) (*image.Image, error) {
 // app is what the pods of the demo and the end-to-end suite run: all of busybox, and psql.
 func app(ctx context.Context, _ parts) (*image.Image, error) {
 	i := &image.Image{
-		Reference: "localhost/leasehold/app:e2e",
+		Reference: image.App,
 		Command:   []string{"/bin/sh"},
 		Env:       []string{"PATH=/bin"},
 	}
@@ -155,26 +153,4 @@ func first(patterns ...string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("there is no %s: tools/deps installs what is missing", strings.Join(patterns, " nor "))
-}
-
-// appVersion returns the appVersion that the Chart.yaml states.
-func appVersion(chart string) (string, error) {
-	file, err := os.Open(chart)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = file.Close() }()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		if value, found := strings.CutPrefix(lines.Text(), "appVersion:"); found {
-			value, _, _ = strings.Cut(value, "#")
-			if value = strings.Trim(value, ` "'`); value != "" {
-				return value, nil
-			}
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return "", fmt.Errorf("read %q: %w", chart, err)
-	}
-	return "", fmt.Errorf("read %q: it states no appVersion", chart)
 }

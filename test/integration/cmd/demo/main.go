@@ -6,9 +6,7 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -33,24 +31,10 @@ Exit code: 0 if all happened as told, 1 if not, 2 for a wrong command line, 130 
 `
 
 func main() {
-	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	err := flags.Parse(os.Args[1:])
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Print(usage)
-		return
-	case err == nil && flags.NArg() > 0:
-		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "demo: %v; \"demo -h\" explains\n", err)
-		os.Exit(2)
-	}
-
+	page.NoArguments("demo", usage)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second interrupt does not wait: the bed's janitor cleans up
-	err = run(ctx, page.New(os.Stdout))
+	err := run(ctx, page.New(os.Stdout))
 	if err == nil {
 		return
 	}
