@@ -68,18 +68,18 @@ func TestHandover(t *testing.T) {
 	name := role(t, bed.Role{})
 	first := startProvider(t, bed.ProviderOptions{VaultAddress: trouble.Address})
 	second := startStandby(t, first, bed.ProviderOptions{VaultAddress: trouble.Address})
-	mountSome := func(n int) (volumes []*bed.Volume, pending []<-chan error) {
-		for range n {
-			v := newVolume(t, first, class(name, credentials(name)))
-			volumes = append(volumes, v)
+	const volumes = 5
+	mountSome := func(p *bed.Provider) (some []*bed.Volume, pending []<-chan error) {
+		for range volumes {
+			v := newVolume(t, p, class(name, credentials(name)))
+			some = append(some, v)
 			pending = append(pending, background(t.Context(), t, v))
 		}
-		return volumes, pending
+		return some, pending
 	}
-	const volumes = 5
 	gate := trouble.BlockAnswer("database/creds/" + name)
 	defer gate.Open()
-	earlier, atWork := mountSome(volumes)
+	earlier, atWork := mountSome(first)
 	for range volumes {
 		wait(t, "request", gate.Arrived())
 	}
@@ -99,7 +99,9 @@ func TestHandover(t *testing.T) {
 		return errors.Join(errors.New("it does"), c.Close())
 	})
 	nobody := time.Now()
-	later, waiting := mountSome(volumes)
+	// By a connection that is new, to the same socket: a call that comes by an old one before the driver has heard that the
+	// first instance ends is rightly answered by it.
+	later, waiting := mountSome(second)
 	for time.Since(nobody) < 300*time.Millisecond { // long enough for a standby that does not wait
 		waits()
 	}
@@ -118,6 +120,9 @@ func TestHandover(t *testing.T) {
 
 	for _, v := range append(earlier, later...) {
 		logIn(t, v)
+	}
+	if got := counted(t, second, mountsOK); got != volumes {
+		t.Errorf("Mounts that the second instance answered: got %d, want %d", got, volumes)
 	}
 	wantRequests(t, trouble, name, 2*volumes, 2*volumes)
 	holds(t, name, 2*volumes, 2*volumes)
@@ -158,14 +163,14 @@ func TestHandoverUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	const ok, enough = `leasehold_mount_duration_seconds_count{code="OK"}`, 10
+	const enough = 10
 	for range 3 {
-		waitCounted(t, p, ok, enough)
+		waitCounted(t, p, mountsOK, enough)
 		next := startStandby(t, p, bed.ProviderOptions{VaultAddress: trouble.Address})
 		must(t, "exit status", wait(t, "the old instance's end", terminated(t, p)))
 		p = next
 	}
-	waitCounted(t, p, ok, enough)
+	waitCounted(t, p, mountsOK, enough)
 	calm()
 	workers.Wait()
 
@@ -206,7 +211,7 @@ func TestHandoverOfKilled(t *testing.T) {
 	for _, v := range atWork {
 		logIn(t, v)
 	}
-	if got := counted(t, second, `leasehold_mount_duration_seconds_count{code="OK"}`); got != volumes {
+	if got := counted(t, second, mountsOK); got != volumes {
 		t.Errorf("Mounts that the second instance answered: got %d, want %d", got, volumes)
 	}
 }

@@ -37,6 +37,9 @@ func wantRequests(t testing.TB, trouble *bed.Trouble, role string, logins, reads
 	}
 }
 
+// mountsOK is the provider's count of Mounts that it has answered without an error.
+const mountsOK = `leasehold_mount_duration_seconds_count{code="OK"}`
+
 // counted returns the value of a metric, labels included, such as `name_count{code="OK"}`; 0 when there is none yet.
 func counted(t testing.TB, p *bed.Provider, metric string) int {
 	t.Helper()
@@ -325,7 +328,7 @@ func TestLostAnswer(t *testing.T) {
 		_, err := client.Mount(ctx, r)
 		done <- err
 	}()
-	waitCounted(t, p, `leasehold_mount_duration_seconds_count{code="OK"}`, 1)
+	waitCounted(t, p, mountsOK, 1)
 	cancel()
 	if err := wait(t, "the call without an answer", done); status.Code(err) != codes.Canceled {
 		t.Errorf("the call without an answer: got error %v, want Canceled", err)
