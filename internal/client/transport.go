@@ -196,6 +196,10 @@ func (c conn) send(ctx context.Context, t *transport, q question) (answer, *Erro
 		if outer, ok := errors.AsType[*url.Error](err); ok {
 			err = outer.Err // the URL is in the error already, as the path
 		}
+		// Whether Go's transport meets an alert when it writes or when it reads shows in a prefix, which is nobody's business.
+		if alert, ok := errors.AsType[*net.OpError](err); ok && isAlert(err) {
+			err = alert
+		}
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
