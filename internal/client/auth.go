@@ -35,6 +35,7 @@ type grantedAuth struct {
 	Accessor      string   `json:"accessor"`
 	Type          string   `json:"token_type"`
 	LeaseDuration int64    `json:"lease_duration"` // seconds; 0 = the token does not end by itself
+	Renewable     bool     `json:"renewable"`
 	NumUses       int      `json:"num_uses"`
 	Policies      []string `json:"policies"` // the token's and the identity's
 	Identity      []string `json:"identity_policies"`
@@ -70,7 +71,8 @@ func (p *Pool) Login(ctx context.Context, v spec.Vault, jwt redact.String) (*Ses
 	if err != nil {
 		return nil, err
 	}
-	s.token, s.accessor, s.batch = redact.New(auth.Token), auth.Accessor, auth.Type == "batch"
+	s.token, s.accessor = redact.New(auth.Token), auth.Accessor
+	s.batch, s.renewable = auth.Type == "batch", auth.Renewable
 	s.start = time.Now()
 	if auth.LeaseDuration > 0 {
 		s.end = s.start.Add(time.Duration(auth.LeaseDuration) * time.Second)

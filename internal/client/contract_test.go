@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -188,16 +189,11 @@ func (w world) database(t *testing.T) {
 	w.write(t, db+"/config/pg", vaulttest.Data{
 		"plugin_name": "postgresql-database-plugin", "allowed_roles": "*", "connection_url": w.postgres,
 	})
-	create := `CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`
-	drop := `DROP ROLE IF EXISTS "{{name}}"`
-	w.write(t, db+"/roles/app", vaulttest.Data{
-		"db_name": "pg", "default_ttl": "10m", "max_ttl": "1h",
-		"creation_statements": []string{create}, "revocation_statements": []string{drop},
-	})
+	w.userRole(t, "app", "10m", "1h")
 	w.write(t, db+"/roles/maker", vaulttest.Data{
 		"db_name": "pg", "default_ttl": "10m", "max_ttl": "1h",
-		"creation_statements":   []string{create, `CREATE ROLE "` + static + `" LOGIN`},
-		"revocation_statements": []string{drop, `DROP ROLE IF EXISTS "` + static + `"`},
+		"creation_statements":   []string{createUser, `CREATE ROLE "` + static + `" LOGIN`},
+		"revocation_statements": []string{dropUser, `DROP ROLE IF EXISTS "` + static + `"`},
 	})
 	if status, said := w.admin(t, http.MethodGet, db+"/creds/maker", nil); status != http.StatusOK {
 		t.Fatalf("make the user of the static role: got status %d: %s", status, said)
@@ -205,6 +201,20 @@ func (w world) database(t *testing.T) {
 	w.write(t, db+"/static-roles/shared", vaulttest.Data{
 		"db_name": "pg", "username": static, "rotation_period": "1h",
 		"rotation_statements": []string{`ALTER ROLE "{{name}}" PASSWORD '{{password}}'`},
+	})
+}
+
+const (
+	createUser = `CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`
+	dropUser   = `DROP ROLE IF EXISTS "{{name}}"`
+)
+
+// userRole makes a database role whose users live that long, or changes it.
+func (w world) userRole(t *testing.T, name, ttl, limit string) {
+	t.Helper()
+	w.write(t, w.id+"db/roles/"+name, vaulttest.Data{
+		"db_name": "pg", "default_ttl": ttl, "max_ttl": limit,
+		"creation_statements": []string{createUser}, "revocation_statements": []string{dropUser},
 	})
 }
 
@@ -224,14 +234,7 @@ func (w world) auth(t *testing.T) {
 		"half":     {"token_no_default_policy": true, "token_policies": []string{w.id + "app", w.id + "half"}},
 		"audience": {"bound_audiences": []string{"another"}},
 	} {
-		role := vaulttest.Data{
-			"role_type": "jwt", "user_claim": "sub", "bound_subject": "system:serviceaccount:shop:app",
-			"bound_audiences": []string{vaulttest.Audience}, "token_policies": []string{w.id + "app"}, "token_ttl": "30m",
-		}
-		for key, value := range extra {
-			role[key] = value
-		}
-		w.write(t, jwt+"/role/"+name, role)
+		w.role(t, name, extra)
 	}
 
 	reviewer := reviewTokens(t)
@@ -246,6 +249,17 @@ func (w world) auth(t *testing.T) {
 		"bound_service_account_names": "app", "bound_service_account_namespaces": "shop",
 		"audience": vaulttest.Audience, "token_policies": []string{w.id + "app"}, "token_ttl": "30m",
 	})
+}
+
+// role makes a role of the JWT method like "app" but for what is extra, or changes it.
+func (w world) role(t *testing.T, name string, extra vaulttest.Data) {
+	t.Helper()
+	role := vaulttest.Data{
+		"role_type": "jwt", "user_claim": "sub", "bound_subject": "system:serviceaccount:shop:app",
+		"bound_audiences": []string{vaulttest.Audience}, "token_policies": []string{w.id + "app"}, "token_ttl": "30m",
+	}
+	maps.Copy(role, extra)
+	w.write(t, "auth/"+w.id+"jwt/role/"+name, role)
 }
 
 // reviewTokens starts what the Kubernetes method asks whether a token is still good: an API server's TokenReview that
@@ -339,6 +353,8 @@ func testContract(t *testing.T, w world) {
 	t.Run("login", func(t *testing.T) { contractLogin(t, w) })
 	t.Run("read", func(t *testing.T) { contractRead(t, w) })
 	t.Run("token", func(t *testing.T) { contractToken(t, w) })
+	t.Run("renew token", func(t *testing.T) { contractRenewToken(t, w) })
+	t.Run("renew lease", func(t *testing.T) { contractRenewLease(t, w) })
 	t.Run("sealed", func(t *testing.T) { contractSealed(t, w) }) // last
 }
 
@@ -396,6 +412,9 @@ func contractLogin(t *testing.T, w world) {
 			}
 			if got, want := s.End().Sub(s.Start()), 30*time.Minute; got != want {
 				t.Errorf("got a token for %v, want %v", got, want)
+			}
+			if s.Duration() != 30*time.Minute || !s.Renewable() {
+				t.Errorf("got duration %v, renewable %t, want 30m that can be renewed", s.Duration(), s.Renewable())
 			}
 			if !s.Revocable() || s.Accessor() == "" {
 				t.Errorf("got revocable %t, accessor %q, want a service token", s.Revocable(), s.Accessor())

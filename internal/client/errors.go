@@ -62,7 +62,7 @@ func (k Kind) phrase() string {
 // Error is every error that this package returns for a request.
 type Error struct {
 	Kind   Kind
-	Op     string // "login", "read", "revoke" or "capabilities"
+	Op     string // "login", "read", "renew-token", "renew-lease", "revoke" or "capabilities"
 	Path   string // Vault path without v1/
 	Status int    // HTTP status, 0 without an answer
 
@@ -117,7 +117,12 @@ func KindOf(err error) Kind {
 const (
 	textInvalidToken  = "invalid token"   // 403: the token is gone; a policy's no lacks it
 	textLeaseNotFound = "lease not found" // 400 of sys/leases/renew
-	textInvalidLease  = "invalid lease"   // 400 of sys/leases/lookup and revoke
+	textInvalidLease  = "invalid lease"   // 400 of sys/leases/lookup and revoke; 400 of renew-self, "invalid lease ID"
+	textLeaseExpired  = "lease expired"   // 400 of sys/leases/renew: over, but not yet swept
+	textPastMaxTTL    = "past the max TTL, cannot renew"
+
+	// textRenewFailed is 400 of sys/leases/renew when the engine behind could not do it: its database is away, say.
+	textRenewFailed = "failed to renew entry"
 )
 
 // judge is the one switch over Vault's answers. It returns nil for a success.
@@ -137,8 +142,12 @@ func judge(op string, a answer) *Error {
 	switch {
 	case a.status == http.StatusBadRequest && op == opLogin, a.status == http.StatusForbidden && op == opLogin:
 		e.Kind = Denied // role unknown, service account not bound, audience wrong, JWT expired
-	case a.status == http.StatusBadRequest && (said(textLeaseNotFound) || said(textInvalidLease)):
+	case a.status == http.StatusBadRequest && (said(textLeaseNotFound) || said(textInvalidLease) || said(textLeaseExpired)):
 		e.Kind = Expired
+	case (op == opRenewToken || op == opRenewLease) && said(textPastMaxTTL):
+		e.Kind = Expired // 400 of a lease, 500 of a token: it still lives for a moment, but not for another one
+	case a.status == http.StatusBadRequest && op == opRenewLease && said(textRenewFailed):
+		e.Kind = Unavailable
 	case a.status == http.StatusForbidden && said(textInvalidToken):
 		e.Kind = Expired
 	case a.status == http.StatusForbidden:

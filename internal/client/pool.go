@@ -11,7 +11,9 @@
 package client
 
 import (
+	"context"
 	"errors"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -26,6 +28,9 @@ type Config struct {
 	MaxTransports int           // connection pools kept; beyond it the least recently used idle ones are closed
 	MaxAnswer     int64         // bytes of one answer
 	UserAgent     string
+
+	// Dial makes the connections to Vaults. Nil: over TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Allowed is the policy for redirects: it is asked for the target's scheme://host. Nil allows none.
 	Allowed func(address string) error

@@ -11,12 +11,14 @@ import (
 	"leasehold/internal/spec"
 )
 
-// Session is one Vault token, gained by one login. It never changes and is safe for concurrent use.
+// Session is one Vault token, gained by one login. It never changes, not by a renewal either, and is safe for concurrent
+// use.
 type Session struct {
 	conn       conn
 	token      redact.String
 	accessor   string
 	batch      bool
+	renewable  bool
 	start, end time.Time
 }
 
@@ -26,8 +28,22 @@ func (s *Session) Vault() spec.Vault { return s.conn.vault }
 // Start returns when the login was answered.
 func (s *Session) Start() time.Time { return s.start }
 
-// End returns when the token ends by itself; the zero time means never.
+// End returns when the token ends by itself if nobody renews it; the zero time means never.
 func (s *Session) End() time.Time { return s.end }
+
+// Duration returns how long the login's answer said that the token lives; 0 means for ever.
+func (s *Session) Duration() time.Duration {
+	if s.end.IsZero() {
+		return 0
+	}
+	return s.end.Sub(s.start)
+}
+
+// Renewable tells whether the login's answer said that the token can be renewed. Batch tokens cannot.
+func (s *Session) Renewable() bool { return s.renewable && !s.batch }
+
+// Token returns the Vault token itself.
+func (s *Session) Token() redact.String { return s.token }
 
 // Revocable tells whether the token can be revoked. Batch tokens cannot, nor what was obtained by them: they live
 // until End.

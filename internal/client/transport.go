@@ -25,6 +25,8 @@ import (
 const (
 	opLogin        = "login"
 	opRead         = "read"
+	opRenewToken   = "renew-token"
+	opRenewLease   = "renew-lease"
 	opRevoke       = "revoke"
 	opCapabilities = "capabilities"
 )
@@ -50,11 +52,15 @@ func newTransport(key transportKey, m material, turns chan struct{}, c Config) (
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, fmt.Errorf("%q is not the address of a Vault (http://... or https://...)", key.address)
 	}
+	dial := c.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
 	base := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            dial,
 		TLSClientConfig:        m.config.Clone(),
 		TLSHandshakeTimeout:    10 * time.Second,
 		Protocols:              &http1,

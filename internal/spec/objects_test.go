@@ -5,8 +5,10 @@ import (
 	"io/fs"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParsePermission(t *testing.T) {
@@ -169,6 +171,14 @@ func checkInvariants(t *testing.T, m Mount) {
 		t.Errorf("volume %q is not an absolute clean path", m.Volume)
 	}
 	checkObjects(t, m.Class.Objects)
+	l := m.Class.Lifecycle
+	if !(l.RenewAt >= 0.3 && l.RenewAt <= 0.9) || l.RevokeGrace < 0 || (l.Refresh != 0 && l.Refresh < time.Second) {
+		t.Errorf("lifecycle %+v is out of bounds", l)
+	}
+	if l.TokenFile != "" { // one more file, by the rules of all files
+		all := append(slices.Clone(m.Class.Objects), Object{Name: l.TokenFile, Encoding: UTF8, Source: m.Class.Objects[0].Source})
+		checkObjects(t, all[max(0, len(all)-maxObjects):])
+	}
 }
 
 func checkObjects(t *testing.T, objects []Object) {

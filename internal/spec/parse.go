@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"leasehold/internal/redact"
 )
@@ -42,28 +43,25 @@ func (o Operator) Parse(r Request) (Mount, error) {
 	if !ok {
 		f.add("the default file permission %s must be a number from 0 to 511 (0777)", quote(r.Permission))
 	}
+	m.Mode = mode
 	m.Pod = parsePod(attributes, &f)
-	for _, name := range laterParameters {
-		if attributes[name] != "" {
-			f.add("parameter %s "+notYet, name)
-		}
-	}
 	m.Class.Vault = o.parseVault(attributes, secrets, m.Ignored, &f)
-	m.Class.Vault.Audience, m.Pod.Token = chooseToken(attributes, secrets, m.Class.Vault.Audience, &f)
+	var token serviceAccountToken
+	m.Class.Vault.Audience, token = chooseToken(attributes, secrets, m.Class.Vault.Audience, &f)
+	m.Pod.Token, m.Pod.TokenExpires = token.token, token.expires
 	if text := attributes["objects"]; strings.TrimSpace(text) == "" {
 		f.add("parameter objects is missing: %s", cmp.Or(didYouMean(m.Ignored, "objects"),
 			"list at least one object with objectName and secretPath"))
 	} else {
 		m.Class.Objects = parseObjects(text, mode, &f)
 	}
+	m.Class.Lifecycle = parseLifecycle(attributes, m.Class.Objects, &f)
 	if err := f.err(); err != nil {
-		m.Pod.Token = redact.String{}
+		m.Pod.Token, m.Pod.TokenExpires = redact.String{}, time.Time{}
 		return Mount{Pod: m.Pod, Volume: m.Volume, Ignored: m.Ignored}, err
 	}
 	return m, nil
 }
-
-const notYet = "is not supported yet by this version of Leasehold: remove it"
 
 var (
 	// knownParameters are those that have a meaning here.
@@ -71,9 +69,8 @@ var (
 		"roleName", "vaultAddress", "vaultNamespace", "vaultAuthMountPath", "vaultKubernetesMountPath", "audience",
 		"vaultCACertPath", "vaultCADirectory", "vaultTLSClientCertPath", "vaultTLSClientKeyPath", "vaultTLSServerName",
 		"vaultSkipTLSVerify", "objects",
+		"refresh", "renewAt", "revokeGrace", "rotation", "deliverToken",
 	}
-	// laterParameters will have a meaning in a later version. To ignore them would be to promise what we do not keep.
-	laterParameters = []string{"refresh", "renewAt", "revokeGrace", "rotation", "deliverToken"}
 	// driverParameters are volumeAttributes that the driver reads itself and passes on.
 	driverParameters = []string{"secretProviderClass", "providerName"}
 )
@@ -85,7 +82,6 @@ func ignored(attributes map[string]string) []string {
 		switch {
 		case strings.HasPrefix(name, "csi.storage.k8s.io/"):
 		case slices.Contains(knownParameters, name):
-		case slices.Contains(laterParameters, name):
 		case slices.Contains(driverParameters, name):
 		default:
 			names = append(names, name)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"leasehold/internal/redact"
 )
@@ -29,12 +30,14 @@ func TestParse(t *testing.T) {
 					Encoding: UTF8, Mode: 0o644,
 				},
 			},
+			Lifecycle: Lifecycle{Refresh: 5 * time.Minute, RenewAt: 0.67, RevokeGrace: 10 * time.Minute},
 		},
 		Pod: Pod{
 			Namespace: "shop", Name: "app-0", UID: "1d2c3b4a-0000-4000-8000-5e6f7a8b9c0d", ServiceAccount: "app",
-			Token: redact.New(canary + "vault"),
+			Token: redact.New(canary + "vault"), TokenExpires: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
 		},
 		Volume: "/var/lib/kubelet/pods/x/volumes/kubernetes.io~csi/v/mount",
+		Mode:   0o644,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -133,12 +136,40 @@ func TestParseFaults(t *testing.T) {
 		"tls.key is no key":       {func(c *call) { c.secrets["tls.crt"], c.secrets["tls.key"] = certPEM, certPEM }, "tls.key of the nodePublishSecretRef has no PEM block of kind PRIVATE KEY: ..."},
 		"tls.key without tls.crt": {secret("tls.key", keyPEM), "tls.crt and tls.key of the nodePublishSecretRef go together: put both into the Secret or none"},
 
+		// The lifecycle.
+		"refresh without a unit": {set("refresh", "5"), `parameter refresh "5" has no unit: write 5s or 5m, or off to never read again`},
+		"refresh a word":         {set("refresh", "often"), `parameter refresh "often" is not a duration: write it like 90s, 5m or 1h30m, or off to never read again`},
+		"refresh without end":    {set("refresh", "10ms"), `parameter refresh "10ms" is less than 1s: give Vault more time, ...`},
+		"refresh 0":              {set("refresh", "0s"), `parameter refresh "0s" is less than 1s: ...`},
+		"refresh negative":       {set("refresh", "-5m"), `parameter refresh "-5m" is less than 1s: ...`},
+		"refresh on":             {set("refresh", "on"), `parameter refresh "on" is not a duration: ...`},
+		"refresh of lines":       {set("refresh", "5m\n\n5m"), `parameter refresh "5m\n\n5m" has a control character in it: ...`},
+		"renewAt too early":      {set("renewAt", "0.29"), `parameter renewAt "0.29" must be a number from 0.3 to 0.9: the fraction of a lease's life at which it is renewed`},
+		"renewAt too late":       {set("renewAt", "0.91"), `parameter renewAt "0.91" must be a number from 0.3 to 0.9: ...`},
+		"renewAt no number":      {set("renewAt", "NaN"), `parameter renewAt "NaN" must be a number ...`},
+		"renewAt in percent":     {set("renewAt", "67%"), `parameter renewAt "67%" must be a number ...`},
+		"revokeGrace negative":   {set("revokeGrace", "-1s"), `parameter revokeGrace "-1s" is negative: write 0s to revoke at once`},
+		"revokeGrace a number":   {set("revokeGrace", "600"), `parameter revokeGrace "600" has no unit: write 600s or 600m`},
+		"revokeGrace off":        {set("revokeGrace", "off"), `parameter revokeGrace "off" is not a duration: write it like 90s, 5m or 1h30m`},
+		"rotation":               {set("rotation", "never"), `parameter rotation "never" is neither on nor off: write one of them, in quotes`},
+		"deliverToken on":        {set("deliverToken", "true"), `parameter deliverToken "true" names no file: write the name of the file that the token goes into`},
+		"deliverToken up":        {set("deliverToken", "../token"), `parameter deliverToken "../token" has a part that begins with "..": rename it`},
+		"deliverToken absolute":  {set("deliverToken", "/token"), `parameter deliverToken "/token" is absolute: ...`},
+		"deliverToken unclean":   {set("deliverToken", "a//b"), `parameter deliverToken "a//b" is not a clean path: write "a/b"`},
+		"deliverToken too long":  {set("deliverToken", "t"+strings.Repeat("/t", 512)), `parameter deliverToken "t/t...`},
+		"deliverToken an object": {set("deliverToken", "db-password"), `parameter deliverToken "db-password" is the objectName of objects[1] already: rename one of them`},
+		"deliverToken below an object": {
+			set("deliverToken", "db-user/token"),
+			`parameter deliverToken "db-user/token" needs a directory where objects[0] "db-user" is a file: rename one of them`,
+		},
+		"deliverToken above an object": {
+			set("deliverToken", "tls"),
+			`parameter deliverToken "tls" is a file where objects[2] "tls/bundle.json" needs a directory: rename one of them`,
+		},
+
 		// What comes later.
-		"refresh":      {set("refresh", "1m"), "parameter refresh is not supported yet by this version of Leasehold: remove it"},
-		"deliverToken": {set("deliverToken", "t"), "parameter deliverToken is not supported yet by this version of Leasehold: ..."},
-		"rotation":     {set("rotation", "off"), "parameter rotation is not supported yet ..."},
-		"template":     {set("objects", "- {objectName: a, template: x}"), `objects[0] "a", line 1: template is not supported yet by this version of Leasehold: remove it`},
-		"format":       {object("format: env"), `objects[0] "o", line 3: format is not supported yet ...`},
+		"template": {set("objects", "- {objectName: a, template: x}"), `objects[0] "a", line 1: template is not supported yet by this version of Leasehold: remove it`},
+		"format":   {object("format: env"), `objects[0] "o", line 3: format is not supported yet ...`},
 
 		// The list of objects.
 		"no objects": {without("objects"), "parameter objects is missing: list at least one object with objectName and secretPath"},
@@ -268,15 +299,16 @@ func TestParseListsAllFaults(t *testing.T) {
 	c := validCall()
 	delete(c.attributes, "roleName")
 	c.attributes["vaultAddress"] = "ftp://vault.example"
-	c.attributes["renewAt"] = "0.5"
+	c.attributes["renewAt"], c.attributes["rotation"] = "1", "maybe"
 	c.attributes["objects"] = "- {objectName: a, secretPaht: b}\n- {objectName: ../b, secretPath: c}"
 	want := Faults{
-		"parameter renewAt is not supported yet by this version of Leasehold: remove it",
 		`parameter vaultAddress "ftp://vault.example" must begin with https:// or http://`,
 		"parameter roleName is missing: name the Vault role that this pod's service account logs in with",
 		`objects[0] "a", line 1: unknown key "secretPaht": did you mean secretPath?`,
 		`objects[0] "a", line 1: secretPath is missing: name the path in Vault to read`,
 		`objects[1] "../b", line 2: objectName "../b" has a part that begins with "..": rename it`,
+		`parameter renewAt "1" must be a number from 0.3 to 0.9: the fraction of a lease's life at which it is renewed`,
+		`parameter rotation "maybe" is neither on nor off: write one of them, in quotes`,
 	}
 	for range 20 { // the order must not depend on a map's
 		_, err := c.Parse()
@@ -319,7 +351,8 @@ func TestParseIgnored(t *testing.T) {
 func TestFaultsKeepWhatWasIgnored(t *testing.T) {
 	c := validCall()
 	want := mustParse(t, c)
-	want.Class, want.Pod.Token, want.Ignored = Class{}, redact.String{}, []string{"rolenam", "x"}
+	want.Class, want.Mode, want.Ignored = Class{}, 0, []string{"rolenam", "x"}
+	want.Pod.Token, want.Pod.TokenExpires = redact.String{}, time.Time{}
 	delete(c.attributes, "roleName")
 	c.attributes["x"], c.attributes["rolenam"] = "y", "z"
 	got, err := c.Parse()
@@ -358,6 +391,8 @@ func FuzzParse(f *testing.F) {
 	f.Add(none, "roleName", "a", "objects", validObjects)
 	f.Add(none, "vaultAddress", "https://VAULT.example:8200/x/", "vaultNamespace", "/a/b/")
 	f.Add(none, "vaultAddress", "https://u:p@h", "refresh", "5m")
+	f.Add(none, "renewAt", "0.5", "revokeGrace", "1h30m")
+	f.Add(none, "rotation", "off", "deliverToken", "tls/token")
 	f.Add(none, "vaultCACertPath", "/tls/ca.pem", "vaultCADirectory", "a/../b")
 	f.Add(none, "vaultTLSClientCertPath", "c.pem", "vaultTLSClientKeyPath", "/tls/k.pem")
 	f.Add(none, "vaultAuthMountPath", "auth/k8s/", "vaultKubernetesMountPath", "")

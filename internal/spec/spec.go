@@ -8,6 +8,7 @@ package spec
 
 import (
 	"io/fs"
+	"time"
 
 	"leasehold/internal/redact"
 )
@@ -16,17 +17,19 @@ import (
 type Mount struct {
 	Class  Class
 	Pod    Pod
-	Volume string // the target path: with the pod's UID it identifies the volume
+	Volume string      // the target path: with the pod's UID it identifies the volume
+	Mode   fs.FileMode // 0 to 0777: the driver's, for files that have none of their own
 
 	// Ignored names the parameters that mean nothing to Leasehold, sorted. HashiCorp's vault-csi-provider ignores
 	// such parameters silently, so they are no fault, but their author should hear of them.
 	Ignored []string
 }
 
-// Class is what one SPC asks for: a Vault connection and a list of objects.
+// Class is what one SPC asks for: a Vault connection, a list of objects, and how they are kept alive.
 type Class struct {
-	Vault   Vault
-	Objects []Object // at least one, in the order of the SPC
+	Vault     Vault
+	Objects   []Object // at least one, in the order of the SPC
+	Lifecycle Lifecycle
 }
 
 // Vault says which Vault to talk to, and as whom. It is comparable: two volumes, or two moments of one volume, that
@@ -53,7 +56,7 @@ type TLS struct {
 	// place of the file above.
 	CA   string
 	Cert string
-	Key  redact.String
+	Key  redact.String `json:"-"` // a secret: who writes a class down has to write it apart
 }
 
 // File names a file on the provider's side. With a Root it was named by a tenant: Path is relative, and nothing
@@ -91,7 +94,8 @@ const (
 type Pod struct {
 	Namespace, Name, UID, ServiceAccount string
 
-	Token redact.String // the service account token of the class's audience
+	Token        redact.String `json:"-"` // the service account token of the class's audience; as TLS.Key in JSON
+	TokenExpires time.Time     // when Token ends, in UTC; zero if nobody says
 }
 
 // Operator is what the operator of a node decides for all of its volumes: defaults for what a class leaves out, and

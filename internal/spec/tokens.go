@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"leasehold/internal/redact"
 )
@@ -14,28 +15,22 @@ import (
 // serviceAccountTokenInSecrets, a secret.
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens" //nolint:gosec // the name of an attribute
 
+// serviceAccountToken is one of a pod's tokens.
+type serviceAccountToken struct {
+	token   redact.String
+	expires time.Time // zero if nobody says
+}
+
 // chooseToken picks the service account token of an audience, or else the only token there is. It returns the audience
 // that the token really has. Whether the token is still good is for Vault to say.
-func chooseToken(attributes, secrets map[string]string, wanted string, f *findings) (string, redact.String) {
-	text := secrets[tokensKey]
-	if text == "" {
-		text = attributes[tokensKey]
-	}
-	// As kubelet writes it: {"<audience>": {"token": "...", "expirationTimestamp": "..."}}.
-	var tokens map[string]struct {
-		Token string `json:"token"`
-	}
-	if text != "" {
-		if err := json.Unmarshal([]byte(text), &tokens); err != nil {
-			// The error is not shown: it may quote a token.
+func chooseToken(attributes, secrets map[string]string, wanted string, f *findings) (string, serviceAccountToken) {
+	tokens := make(map[string]serviceAccountToken) // audience -> token
+	for _, text := range []string{attributes[tokensKey], secrets[tokensKey]} {
+		if !addTokens(tokens, text) {
+			// No cause is shown: it may quote a token.
 			f.add("%s is not the JSON that kubelet writes: set tokenRequests in the CSIDriver object and leave this key alone",
 				tokensKey)
-			return "", redact.String{}
-		}
-	}
-	for audience, t := range tokens {
-		if t.Token == "" {
-			delete(tokens, audience)
+			return "", serviceAccountToken{}
 		}
 	}
 
@@ -44,7 +39,7 @@ func chooseToken(attributes, secrets map[string]string, wanted string, f *findin
 		wanted = audiences[0]
 	}
 	if t, ok := tokens[wanted]; ok {
-		return wanted, redact.New(t.Token)
+		return wanted, t
 	}
 	switch {
 	case len(audiences) == 0:
@@ -61,7 +56,36 @@ func chooseToken(attributes, secrets map[string]string, wanted string, f *findin
 		f.add("there is no service account token of audience %s, only of %s: set the parameter audience to one of these, or "+
 			"add %[1]s to tokenRequests of the CSIDriver object", quote(wanted), listQuoted(audiences))
 	}
-	return "", redact.String{}
+	return "", serviceAccountToken{}
+}
+
+// addTokens adds what kubelet wrote, {"<audience>": {"token": "...", "expirationTimestamp": "..."}}. It is false when
+// that is no such text. Of two tokens of one audience, the one that lives longer stays: it is the newer one, for kubelet
+// asks for all of them to live equally long. When neither says, the later text wins.
+func addTokens(tokens map[string]serviceAccountToken, text string) bool {
+	if text == "" {
+		return true
+	}
+	var written map[string]struct {
+		Token   string `json:"token"`
+		Expires string `json:"expirationTimestamp"`
+	}
+	if err := json.Unmarshal([]byte(text), &written); err != nil {
+		return false
+	}
+	for audience, w := range written {
+		if w.Token == "" {
+			continue
+		}
+		fresh := serviceAccountToken{token: redact.New(w.Token)}
+		if expires, err := time.Parse(time.RFC3339, w.Expires); err == nil {
+			fresh.expires = expires.UTC()
+		}
+		if old, ok := tokens[audience]; !ok || !fresh.expires.Before(old.expires) {
+			tokens[audience] = fresh
+		}
+	}
+	return true
 }
 
 // listQuoted quotes the first few of some names.

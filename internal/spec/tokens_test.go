@@ -3,6 +3,7 @@ package spec
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestChooseToken(t *testing.T) {
@@ -19,7 +20,7 @@ func TestChooseToken(t *testing.T) {
 		"of the API server":                            {attribute: tokensJSON(""), operator: "vault", want: ""},
 		"nobody says":                                  {attribute: tokensJSON("a"), want: "a"},
 		"in the secrets":                               {secret: tokensJSON("vault"), operator: "vault", want: "vault"},
-		"the secrets win":                              {attribute: tokensJSON("vault"), secret: tokensJSON("s", "t"), class: "t", want: "t"},
+		"in both places, of two audiences":             {attribute: tokensJSON("vault"), secret: tokensJSON("s", "t"), class: "t", want: "t"},
 		"an empty one does not count": {
 			attribute: `{"vault":{"token":""},"b":{"token":"` + canary + `b"}}`, operator: "vault", want: "b",
 		},
@@ -70,6 +71,43 @@ func TestChooseToken(t *testing.T) {
 			}
 			if got, want := m.Pod.Token.Reveal(), canary+row.want; got != want {
 				t.Errorf("token %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// On a cluster that moves the tokens from the attributes to the secrets both may carry one, and one of them is stale.
+func TestChooseTheNewerToken(t *testing.T) {
+	const early, late = "2030-01-02T03:04:05Z", "2030-01-02T05:04:05+01:00" // 04:04:05 in UTC
+	token := func(name, expires string) string {
+		return `{"vault":{"token":"` + canary + name + `","expirationTimestamp":"` + expires + `"}}`
+	}
+	for name, row := range map[string]struct {
+		attribute, secret string
+		want, expires     string
+	}{
+		"newer in the secrets":           {token("a", early), token("s", late), "s", "2030-01-02T04:04:05Z"},
+		"newer in the attributes":        {token("a", late), token("s", early), "a", "2030-01-02T04:04:05Z"},
+		"equally new":                    {token("a", early), token("s", early), "s", early},
+		"nobody says":                    {token("a", ""), token("s", "soon"), "s", ""},
+		"only the attributes say":        {token("a", early), token("s", ""), "a", early},
+		"only the secrets say":           {token("a", "soon"), token("s", early), "s", early},
+		"the newer one is empty":         {token("a", early), `{"vault":{"token":"","expirationTimestamp":"` + late + `"}}`, "a", early},
+		"null for a time, as JSON of Go": {`{"vault":{"token":"` + canary + `a","expirationTimestamp":null}}`, "", "a", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := validCall()
+			c.attributes[tokensKey], c.secrets[tokensKey] = row.attribute, row.secret
+			pod := mustParse(t, c).Pod
+			if got, want := pod.Token.Reveal(), canary+row.want; got != want {
+				t.Errorf("token %q, want %q", got, want)
+			}
+			expires := ""
+			if !pod.TokenExpires.IsZero() {
+				expires = pod.TokenExpires.Format(time.RFC3339)
+			}
+			if expires != row.expires {
+				t.Errorf("expires %q, want %q", expires, row.expires)
 			}
 		})
 	}

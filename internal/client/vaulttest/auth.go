@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -28,12 +29,16 @@ type role struct {
 	kind                string
 	policies            []string
 	uses                int
-	life                time.Duration
+	limits              limits
 	withoutDefaultGrant bool
 }
 
 // admin configures an auth method.
-func (a *auth) admin(name string, args Data) reply {
+func (a *auth) admin(operation, name string, args Data) reply {
+	if operation == "delete" {
+		delete(a.roles, strings.TrimPrefix(name, "role/"))
+		return done()
+	}
 	if name == "config" {
 		for _, text := range append(strs(args["jwt_validation_pubkeys"]), strs(args["pem_keys"])...) {
 			block, _ := pem.Decode([]byte(text))
@@ -56,7 +61,13 @@ func (a *auth) admin(name string, args Data) reply {
 		subject: str(args["bound_subject"]), audiences: strs(args["bound_audiences"]), kind: str(args["token_type"]),
 		accounts: strs(args["bound_service_account_names"]), spaces: strs(args["bound_service_account_namespaces"]),
 		policies: strs(args["token_policies"]), uses: num(args["token_num_uses"]),
-		life: duration(args["token_ttl"], 768*time.Hour),
+		limits: limits{
+			ttl: duration(args["token_ttl"], 0), max: duration(args["token_max_ttl"], 0),
+			period: duration(args["token_period"], 0), explicitMax: duration(args["token_explicit_max_ttl"], 0),
+		},
+	}
+	if r.limits.max > 0 && r.limits.ttl > r.limits.max {
+		return fail(http.StatusBadRequest, "'token_ttl' cannot be greater than 'token_max_ttl'")
 	}
 	if audience := str(args["audience"]); audience != "" {
 		r.audiences = []string{audience}
@@ -86,7 +97,7 @@ func (s *Server) login(a *auth, args Data) reply {
 		if refused := a.kubernetes(r, text); refused != "" {
 			return fail(http.StatusForbidden, refused)
 		}
-		return s.welcome(name, r)
+		return s.welcome(a, name, r)
 	}
 	if !ok {
 		return fail(http.StatusBadRequest, `role "`+name+`" could not be found`)
@@ -97,29 +108,28 @@ func (s *Server) login(a *auth, args Data) reply {
 	if refused := a.jwt(r, text); refused != "" {
 		return fail(http.StatusBadRequest, refused)
 	}
-	return s.welcome(name, r)
+	return s.welcome(a, name, r)
 }
 
-// welcome makes a token.
-func (s *Server) welcome(name string, r role) reply {
-	t := &token{kind: r.kind, uses: r.uses, limited: r.uses > 0, end: time.Now().Add(r.life)}
-	id := "hvs.CAES" + random(40)
-	if r.kind == "batch" {
-		id = "hvb.AAAA" + random(60)
-	} else {
-		t.accessor = random(12)
+// welcome makes a token for who has logged in.
+func (s *Server) welcome(a *auth, name string, r role) reply {
+	t := &token{
+		kind: r.kind, uses: r.uses, limited: r.uses > 0, policies: slices.Clone(r.policies),
+		renewable: r.kind != "batch", issued: time.Now(), explicitMax: r.limits.explicitMax,
 	}
-	t.policies = slices.Clone(r.policies)
 	if !r.withoutDefaultGrant {
 		t.policies = append(t.policies, "default")
 	}
 	slices.Sort(t.policies)
-	s.tokens[id] = t
-	return full(http.StatusOK, nil, nil, nil, Data{
-		"client_token": id, "accessor": t.accessor, "policies": t.policies, "token_policies": t.policies,
-		"metadata": Data{"role": name}, "lease_duration": int(r.life.Seconds()), "renewable": r.kind != "batch",
-		"entity_id": random(16), "token_type": r.kind, "orphan": true, "mfa_requirement": nil, "num_uses": r.uses,
-	})
+	// A role is asked anew at every renewal.
+	t.limits = func() (limits, error) {
+		now, ok := a.roles[name]
+		if !ok {
+			return limits{}, fmt.Errorf("role %s does not exist during renewal", name)
+		}
+		return now.limits, nil
+	}
+	return s.issue(t, r.limits)
 }
 
 // jwt is the check of the JWT method; it returns Vault's reason to refuse.

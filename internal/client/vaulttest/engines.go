@@ -153,14 +153,28 @@ func database(s *Server, m *mount, c call, name string) reply {
 			m.entries[name]["password"] = random(10)
 		}
 		return done()
+	case (kind == "roles" || kind == "static-roles") && c.operation == "delete":
+		delete(m.entries, name)
+		return done()
 	case kind == "creds" && c.operation == "read":
-		args, ok := m.entries["roles/"+role]
-		if !ok {
+		now := func() (limits, error) {
+			args, ok := m.entries["roles/"+role]
+			if !ok {
+				return limits{}, fmt.Errorf("error during renew: could not find role with name %q", role)
+			}
+			return limits{ttl: duration(args["default_ttl"], 0), max: duration(args["max_ttl"], 0)}, nil
+		}
+		l, err := now()
+		if err != nil {
 			return fail(http.StatusBadRequest, "unknown role: "+role)
 		}
-		l := s.lend(c, duration(args["default_ttl"], 768*time.Hour), true)
-		l.user = "v-" + role + "-" + random(8)
-		return secret(Data{"username": l.user, "password": random(10)}, l)
+		ttl, warnings, err := l.grant(time.Now(), 0)
+		if err != nil {
+			return fail(http.StatusInternalServerError, err.Error())
+		}
+		lent := s.lend(c, ttl, now)
+		lent.user = "v-" + role + "-" + random(8)
+		return full(http.StatusOK, Data{"username": lent.user, "password": random(10)}, lent, warnings, nil)
 	case kind == "static-creds" && c.operation == "read":
 		args, ok := m.entries["static-roles/"+role]
 		if !ok {
@@ -213,7 +227,7 @@ func pki(s *Server, m *mount, c call, name string) reply {
 	life := duration(c.args["ttl"], duration(args["max_ttl"], time.Hour))
 	var l *lease
 	if generate, _ := args["generate_lease"].(bool); generate {
-		l = s.lend(c, life, false)
+		l = s.lend(c, life, nil)
 	}
 	text := func(kind string) string {
 		return fmt.Sprintf("-----BEGIN %s-----\n%s\n-----END %s-----", kind, random(24), kind)

@@ -70,8 +70,8 @@ func (s *Server) handle(r *http.Request, body []byte) reply {
 	case strings.HasPrefix(c.path, "auth/"):
 		rest := strings.TrimPrefix(c.path, "auth/")
 		for path, a := range s.auths {
-			if name, ok := strings.CutPrefix(rest, path+"/"); ok && c.operation == "update" {
-				return a.admin(name, c.args)
+			if name, ok := strings.CutPrefix(rest, path+"/"); ok && (c.operation == "update" || c.operation == "delete") {
+				return a.admin(c.operation, name, c.args)
 			}
 		}
 	case strings.HasPrefix(c.path, "sys/"):
@@ -103,12 +103,11 @@ func (s *Server) system(c call) reply {
 		return secret(Data{"id": l.id, "ttl": int(time.Until(l.end).Seconds()), "renewable": l.renewable}, nil)
 	}
 	if c.path == "sys/leases/renew" {
-		l := s.leases[str(c.args["lease_id"])]
-		if l == nil {
-			return fail(http.StatusBadRequest, "lease not found")
-		}
-		l.end = time.Now().Add(l.life)
-		return secret(nil, l)
+		return s.renewLease(c)
+	}
+	if c.path == "sys/leases/revoke" {
+		delete(s.leases, str(c.args["lease_id"]))
+		return done()
 	}
 	if path, ok := name("sys/mounts/"); ok {
 		m := newMount(c.args)

@@ -17,7 +17,12 @@ type token struct {
 	policies []string
 	uses     int       // left, when limited
 	limited  bool      //
+	issued   time.Time //
 	end      time.Time // zero: never
+
+	renewable   bool
+	limits      func() (limits, error) // as they are now
+	explicitMax time.Duration          // as it was when the token was made
 }
 
 // lease is what a token obtained, and ends with it.
@@ -27,7 +32,9 @@ type lease struct {
 	user      string // database user, or ""
 	life      time.Duration
 	renewable bool
+	issued    time.Time
 	end       time.Time
+	limits    func() (limits, error) // as they are now; nil: not renewable
 }
 
 // rule is one path of a policy.
@@ -125,19 +132,62 @@ func (s *Server) revoke(id string) {
 	}
 }
 
-// lend makes a lease under a token.
-func (s *Server) lend(c call, life time.Duration, renewable bool) *lease {
+// lend makes a lease under a token. It can be renewed if there are limits to ask.
+func (s *Server) lend(c call, life time.Duration, limits func() (limits, error)) *lease {
+	now := time.Now()
 	l := &lease{
-		id: c.path + "/" + random(12), token: c.tokenID, life: life, renewable: renewable,
-		end: time.Now().Add(life),
+		id: c.path + "/" + random(12), token: c.tokenID, life: life, renewable: limits != nil,
+		issued: now, end: now.Add(life), limits: limits,
+	}
+	if c.token.kind == "batch" {
+		l.life = min(l.life, time.Until(c.token.end))
+		l.end = now.Add(l.life)
 	}
 	s.leases[l.id] = l
 	return l
 }
 
+// issue hands out a new token with the life that its limits allow.
+func (s *Server) issue(t *token, l limits) reply {
+	ttl, warnings, err := l.grant(t.issued, t.explicitMax)
+	if err != nil {
+		return failList(http.StatusInternalServerError, err.Error())
+	}
+	id := "hvs.CAES" + random(40)
+	if t.kind == "batch" {
+		id = "hvb.AAAA" + random(60)
+	} else {
+		t.accessor = random(12)
+	}
+	t.end = t.issued.Add(ttl)
+	s.tokens[id] = t
+	return full(http.StatusOK, nil, nil, warnings, t.auth(id, ttl))
+}
+
+// auth is what an answer says of a token.
+func (t *token) auth(id string, ttl time.Duration) Data {
+	return Data{
+		"client_token": id, "accessor": t.accessor, "policies": t.policies, "token_policies": t.policies,
+		"metadata": Data{}, "lease_duration": int(ttl.Seconds()), "renewable": t.renewable,
+		"entity_id": random(16), "token_type": t.kind, "orphan": true, "mfa_requirement": nil, "num_uses": t.uses,
+	}
+}
+
 // tokenStore answers below auth/token/.
 func (s *Server) tokenStore(c call) reply {
 	switch c.path {
+	case "auth/token/create":
+		own := limits{ttl: duration(c.args["ttl"], 0), period: duration(c.args["period"], 0)}
+		t := &token{
+			kind: "service", policies: append(strs(c.args["policies"]), "default"), renewable: true, issued: time.Now(),
+			limits: func() (limits, error) { return own, nil }, explicitMax: duration(c.args["explicit_max_ttl"], 0),
+		}
+		if may, ok := c.args["renewable"].(bool); ok {
+			t.renewable = may
+		}
+		return s.issue(t, own)
+	case "auth/token/renew-self":
+		return s.renewToken(c)
 	case "auth/token/revoke-self":
 		if c.token.kind == "batch" {
 			return fail(http.StatusBadRequest, "batch tokens cannot be revoked")
