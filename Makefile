@@ -16,6 +16,13 @@ export CGO_ENABLED := 0
 # How long each fuzz target runs.
 FUZZTIME ?= 1m
 
+# How long "make hammer" goes on.
+HAMMER ?= 60s
+
+# How often "make crash" kills the provider, and the seed of what is random in it; 0 takes one at random and prints it.
+KILLS ?= 200
+SEED ?= 0
+
 ##@ See it work
 .PHONY: demo demo-local cluster-up cluster-status cluster-shell cluster-down
 demo: deps build-cluster ## Play the story on a real Kubernetes cluster: pods get their own database users
@@ -47,7 +54,7 @@ format: build-lint ## Format the Go code of every module
 	test/lint format
 
 ##@ Test it
-.PHONY: test unit-race contract integration chart e2e fuzz mutants lean
+.PHONY: test unit-race contract integration hammer crash chart e2e nogap release soak fuzz mutants lean
 test: ## Everything that must hold, in order, with the seconds that each part took
 	test/run
 unit-race: ## Unit tests under the race detector
@@ -56,10 +63,20 @@ contract: build-vault build-withvault ## The same suite against the fake Vault a
 	$(BIN)/withvault go test -count=1 -run Contract ./internal/client/...
 integration: build-vault build-provider ## The provider process with a real Vault and PostgreSQL
 	cd test/integration && go test -count=1 -parallel=16 ./...
+hammer: ## Polls, refills, crashes and readers at one volume at once, HAMMER=60s
+	HAMMER=$(HAMMER) CGO_ENABLED=1 go test -race -count=1 -timeout=0 -v -run '^TestHammer$$' ./internal/provider
+crash: build-vault build-provider build-crash ## Kill the provider KILLS times while pods come and go, and count what is left
+	$(BIN)/crash -kills=$(KILLS) -seed=$(SEED)
 chart: build-helm build-provider ## The chart: what it renders, what it refuses, and whether deployment/ is up to date
 	test/chart
 e2e: build-images build-helm build-vault ## Everything on a real cluster; with CI=true it must be possible
 	test/e2e
+nogap: build-images build-helm build-vault ## Pods query all the time while credentials change; NOGAP_SECONDS= NOGAP_SEED= NOGAP_TROUBLES=
+	$(BIN)/cluster run test/bats/run nogap.bats
+release: build-images build-helm build-vault ## Every way in which a pod can end, and how long its credentials outlive it; RELEASE_PODS= RELEASE_OUTAGE=
+	$(BIN)/cluster run test/bats/run release.bats
+soak: ## No gap for five minutes in each part, and under each trouble alone, at times of a seed of their own
+	NOGAP_SECONDS=300 NOGAP_TROUBLES="outage kill update outage+kill+update" NOGAP_SEED="$${NOGAP_SEED:-$$RANDOM}" $(MAKE) nogap
 fuzz: ## Fuzz every parser of tenant text, FUZZTIME=1m each
 	FUZZTIME=$(FUZZTIME) test/fuzz
 mutants: build-vault build-provider build-withvault ## Break each invariant on purpose: a test must notice
@@ -71,8 +88,8 @@ lean: ## What the product depends on: few modules, each with a reason, and no te
 first = [[ -e $(BIN)/$(1) ]] || echo "building $(2) the first time, with what it needs to fetch; seconds after that"
 
 ##@ Build it
-.PHONY: build image deployment build-provider build-vault build-demo build-withvault build-lint build-kubernetes build-helm build-cluster build-images build-cluster-demo
-build: build-provider build-vault build-demo build-withvault build-lint build-images build-helm build-cluster-demo ## All binaries and images (go itself knows what is up to date)
+.PHONY: build image deployment build-provider build-vault build-demo build-withvault build-crash build-lint build-kubernetes build-helm build-cluster build-client build-images build-cluster-demo
+build: build-provider build-vault build-demo build-withvault build-crash build-lint build-images build-helm build-cluster-demo ## All binaries and images (go itself knows what is up to date)
 image: build-provider ## The provider's image, build/images/provider.tar, for "docker load" or a registry
 	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/ ./cmd/images
 	$(BIN)/images provider
@@ -90,6 +107,9 @@ build-demo:
 build-withvault:
 	@$(call first,withvault,the test bed: about 2 minutes)
 	cd test/integration && go build -o $(CURDIR)/$(BIN)/withvault ./cmd/withvault
+build-crash:
+	@$(call first,crash,the crash test: about 2 minutes)
+	cd test/integration && go build -o $(CURDIR)/$(BIN)/crash ./cmd/crash
 build-lint:
 	@$(call first,golangci-lint,the linter: about 2 minutes)
 	cd tools && go build -trimpath -o $(CURDIR)/$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -104,7 +124,10 @@ build-helm:
 build-cluster:
 	@$(call first,cluster,the test bed's cluster: about a minute)
 	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/ ./cmd/cluster ./cmd/images ./cmd/registrar ./cmd/livenessprobe ./cmd/pause
-build-images: build-provider build-kubernetes build-cluster
+build-client:
+	@$(call first,client,the client of the end-to-end suite: seconds)
+	cd test/integration && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/client ./cmd/client
+build-images: build-provider build-kubernetes build-cluster build-client
 	@rm -rf build/charts && mkdir -p build/charts && cp -r --no-preserve=mode "$$(cd test/cluster && go list -m -f '{{.Dir}}' sigs.k8s.io/secrets-store-csi-driver)/charts/secrets-store-csi-driver" build/charts/
 	$(BIN)/images
 build-cluster-demo:

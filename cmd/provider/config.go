@@ -21,8 +21,15 @@ import (
 type config struct {
 	ProvidersDir string // directory of the providers' sockets, shared with the driver
 	ProviderName string // spec.provider of the classes to serve: the socket is <ProvidersDir>/<ProviderName>.sock
-	StateDir     string // directory of what the node's instances of the provider share: the lock of the one that answers
+	StateDir     string // directory of what the node's instances of the provider share: lock and journal
 	HTTPAddr     string // of /livez, /readyz and /metrics
+
+	JournalOnDisk bool   // the journal need not be on a tmpfs
+	NodeName      string // whose pods are watched; "" if none are
+	Kubeconfig    string // how the API server is reached; "" for a pod's service account
+	TokenRequests bool   // may ask the API server for pods' tokens
+	Publish       bool   // may write into pods' volumes by itself
+	PodsDir       string // kubelet's directory of pods
 
 	Operator     spec.Operator
 	Client       client.Config
@@ -33,6 +40,9 @@ type config struct {
 	LogFormat   string
 	ShowVersion bool
 }
+
+// nodeName is what Kubernetes accepts as a node's name; it goes into a selector here.
+var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
 // driverName is what the driver accepts as a provider's name; it is a path component here.
 var driverName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,30}$`)
@@ -61,8 +71,18 @@ func parseConfig(args []string, getenv func(string) string, output io.Writer) (c
 	flags.StringVar(&c.ProviderName, "provider-name", "vault",
 		"`name` that SecretProviderClasses give as spec.provider; the socket is <providers-dir>/<name>.sock")
 	flags.StringVar(&c.StateDir, "state-dir", "/run/leasehold",
-		"`directory` with the lock of the one instance that answers on a node: the same one for all of them, and of nobody else")
+		"`directory` of the node, on a tmpfs, with the lock of the one instance that answers and the journal of what it holds")
+	flags.BoolVar(&c.JournalOnDisk, "journal-on-disk", false,
+		"let the journal lie on a disk; whoever reads that disk then has the tokens of all pods of the node")
 	flags.StringVar(&c.HTTPAddr, "http-addr", ":8080", "`address` of /livez, /readyz and /metrics")
+
+	flags.StringVar(&c.NodeName, "node-name", getenv("NODE_NAME"),
+		"`name` of the node, whose pods are watched so that credentials end with them [NODE_NAME]; none: no pod is watched")
+	flags.StringVar(&c.Kubeconfig, "kubeconfig", "", "`file` that tells how to reach the API server; none: by the pod's service account")
+	flags.BoolVar(&c.TokenRequests, "token-requests", false,
+		"ask the API server for a pod's service account token when the driver brings none; takes the right to make tokens")
+	flags.BoolVar(&c.Publish, "publish", true, "write new files into the volumes of running pods at once, not only when the driver polls")
+	flags.StringVar(&c.PodsDir, "pods-dir", "/var/lib/kubelet/pods", "kubelet's `directory` of pods, below which -publish writes")
 
 	vault := &c.Operator.Vault
 	flags.StringVar(&vault.Address, "vault-addr", getenv("VAULT_ADDR"),
@@ -123,6 +143,12 @@ func (c config) check(rest []string) []error {
 	fault(len(rest) > 0, "unexpected arguments: %q", rest)
 	fault(!filepath.IsAbs(c.ProvidersDir), "-providers-dir: %q is not an absolute path", c.ProvidersDir)
 	fault(!filepath.IsAbs(c.StateDir), "-state-dir: %q is not an absolute path", c.StateDir)
+	fault(filepath.IsAbs(c.StateDir) && len(statusSocket(c.StateDir, c.ProviderName)) > longestSocket,
+		"-state-dir: %q is too long: the path of a socket below it may have %d characters", c.StateDir, longestSocket)
+	fault(!filepath.IsAbs(c.PodsDir), "-pods-dir: %q is not an absolute path", c.PodsDir)
+	fault(c.NodeName != "" && !nodeName.MatchString(c.NodeName), "-node-name: %q is not the name of a node", c.NodeName)
+	fault(c.NodeName == "" && c.Kubeconfig != "", "-kubeconfig: it is for watching pods, which takes -node-name")
+	fault(c.NodeName == "" && c.TokenRequests, "-token-requests: it takes -node-name")
 	fault(!driverName.MatchString(c.ProviderName), "-provider-name: %q must be 1 to 30 letters, digits, _ or -", c.ProviderName)
 	if _, _, err := net.SplitHostPort(c.HTTPAddr); err != nil {
 		fault(true, "-http-addr: %w", err)

@@ -33,6 +33,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := config{
 		ProvidersDir: "/var/run/secrets-store-csi-providers", ProviderName: "vault", StateDir: "/run/leasehold", HTTPAddr: ":8080",
+		Publish: true, PodsDir: "/var/lib/kubelet/pods",
 		Operator:     spec.Operator{Vault: spec.Vault{AuthPath: "kubernetes", Audience: "vault"}},
 		Client:       client.Config{Timeout: 100 * time.Second, MaxInFlight: 32, MaxTransports: 64, MaxAnswer: 4 << 20},
 		MountTimeout: 45 * time.Second, AbandonAfter: 5 * time.Minute, LogLevel: slog.LevelInfo, LogFormat: "json",
@@ -48,6 +49,12 @@ func TestFlags(t *testing.T) {
 		"-provider-name=vault-2":        func(c *config) { c.ProviderName = "vault-2" },
 		"-state-dir=/run/s":             func(c *config) { c.StateDir = "/run/s" },
 		"-http-addr=127.0.0.1:0":        func(c *config) { c.HTTPAddr = "127.0.0.1:0" },
+		"-journal-on-disk":              func(c *config) { c.JournalOnDisk = true },
+		"-publish=false":                func(c *config) { c.Publish = false },
+		"-pods-dir=/k/pods":             func(c *config) { c.PodsDir = "/k/pods" },
+		"-node-name=n1.example":         func(c *config) { c.NodeName = "n1.example" },
+		"-node-name=n -kubeconfig=/k":   func(c *config) { c.NodeName, c.Kubeconfig = "n", "/k" },
+		"-node-name=n -token-requests":  func(c *config) { c.NodeName, c.TokenRequests = "n", true },
 		"-vault-addr=https://v.example": func(c *config) { c.Operator.Vault.Address = "https://v.example" },
 		"-vault-namespace=team":         func(c *config) { c.Operator.Vault.Namespace = "team" },
 		"-vault-mount=jwt":              func(c *config) { c.Operator.Vault.AuthPath = "jwt" },
@@ -118,29 +125,45 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// The node's name comes from Kubernetes, by a variable of the pod. A flag wins here, too.
+func TestNodeNameFromTheEnvironment(t *testing.T) {
+	node := environment(map[string]string{"NODE_NAME": "n1"})
+	for line, want := range map[string]string{"": "n1", "-node-name=n2": "n2", "-node-name=": ""} {
+		c, err := parseConfig(strings.Fields(line), node, io.Discard)
+		if err != nil || c.NodeName != want {
+			t.Errorf("%q: got node %q (%v), want %q", line, c.NodeName, err, want)
+		}
+	}
+}
+
 func TestFaultySettings(t *testing.T) {
 	for line, want := range map[string]string{
-		"extra words":                       `unexpected arguments: ["extra" "words"]`,
-		"-providers-dir=here":               `-providers-dir: "here" is not an absolute path`,
-		"-providers-dir=":                   `-providers-dir: "" is not an absolute path`,
-		"-provider-name=../vault":           `-provider-name: "../vault" must be 1 to 30 letters, digits, _ or -`,
-		"-provider-name=":                   `-provider-name: "" must be`,
-		"-http-addr=8080":                   `-http-addr: address 8080: missing port in address`,
-		"-log-format=yaml":                  `-log-format: "yaml" is neither json nor text`,
-		"-mount-timeout=0s":                 `-mount-timeout: 0s must be above 0 and at most 1m40s`,
-		"-mount-timeout=100001ms":           `-mount-timeout: 1m40.001s must be above 0 and at most 1m40s`,
-		"-abandon-after=-1s":                `-abandon-after: -1s must be above 0`,
-		"-vault-timeout=0s":                 `-vault-timeout: 0s must be above 0`,
-		"-vault-timeout=2m":                 `-vault-timeout: 2m0s must be above 0 and at most 1m50s`,
-		"-vault-max-in-flight=0":            `-vault-max-in-flight: 0 must be at least 1`,
-		"-vault-max-transports=0":           `-vault-max-transports: 0 must be at least 1`,
-		"-vault-max-answer=-1":              `-vault-max-answer: -1 must be at least 1`,
-		"-vault-addr=vault.example":         `the default Vault address "vault.example" must begin with https:// or http://`,
-		"-allowed-vault-addrs=https://a/..": `the allowed address "https://a/.." must have a plain path`,
-		"-vault-tls-client-cert=/c":         `the default client certificate and its key go together`,
-		"-tls-dir=tls":                      `the TLS directory "tls" must be an absolute path`,
-		"-log-level=loud":                   `invalid value "loud" for flag -log-level`,
-		"-nonsense":                         `flag provided but not defined: -nonsense`,
+		"extra words":                            `unexpected arguments: ["extra" "words"]`,
+		"-providers-dir=here":                    `-providers-dir: "here" is not an absolute path`,
+		"-providers-dir=":                        `-providers-dir: "" is not an absolute path`,
+		"-provider-name=../vault":                `-provider-name: "../vault" must be 1 to 30 letters, digits, _ or -`,
+		"-provider-name=":                        `-provider-name: "" must be`,
+		"-state-dir=/" + strings.Repeat("s", 90): `characters`,
+		"-pods-dir=pods":                         `-pods-dir: "pods" is not an absolute path`,
+		"-node-name=n,metadata.name=x":           `-node-name: "n,metadata.name=x" is not the name of a node`,
+		"-kubeconfig=/k":                         `-kubeconfig: it is for watching pods, which takes -node-name`,
+		"-token-requests":                        `-token-requests: it takes -node-name`,
+		"-http-addr=8080":                        `-http-addr: address 8080: missing port in address`,
+		"-log-format=yaml":                       `-log-format: "yaml" is neither json nor text`,
+		"-mount-timeout=0s":                      `-mount-timeout: 0s must be above 0 and at most 1m40s`,
+		"-mount-timeout=100001ms":                `-mount-timeout: 1m40.001s must be above 0 and at most 1m40s`,
+		"-abandon-after=-1s":                     `-abandon-after: -1s must be above 0`,
+		"-vault-timeout=0s":                      `-vault-timeout: 0s must be above 0`,
+		"-vault-timeout=2m":                      `-vault-timeout: 2m0s must be above 0 and at most 1m50s`,
+		"-vault-max-in-flight=0":                 `-vault-max-in-flight: 0 must be at least 1`,
+		"-vault-max-transports=0":                `-vault-max-transports: 0 must be at least 1`,
+		"-vault-max-answer=-1":                   `-vault-max-answer: -1 must be at least 1`,
+		"-vault-addr=vault.example":              `the default Vault address "vault.example" must begin with https:// or http://`,
+		"-allowed-vault-addrs=https://a/..":      `the allowed address "https://a/.." must have a plain path`,
+		"-vault-tls-client-cert=/c":              `the default client certificate and its key go together`,
+		"-tls-dir=tls":                           `the TLS directory "tls" must be an absolute path`,
+		"-log-level=loud":                        `invalid value "loud" for flag -log-level`,
+		"-nonsense":                              `flag provided but not defined: -nonsense`,
 	} {
 		c, err := parse(line)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
@@ -159,6 +182,7 @@ func TestFaultySettings(t *testing.T) {
 // An operator mends all settings in one go.
 func TestAllFaultsAtOnce(t *testing.T) {
 	line := "-providers-dir=here -provider-name=a/b -state-dir=there -http-addr=x -log-format=xml -mount-timeout=2h -abandon-after=0s " +
+		"-kubeconfig=/k -token-requests -pods-dir=p " +
 		"-vault-timeout=0s -vault-max-in-flight=0 -vault-max-transports=0 -vault-max-answer=0 -vault-addr=ftp://v extra"
 	_, err := parseConfig(strings.Fields(line), environment(map[string]string{"VAULT_SKIP_VERIFY": "maybe"}), io.Discard)
 	if err == nil {
@@ -167,15 +191,15 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	faults := strings.Split(err.Error(), "\n")
 	for _, about := range []string{
 		"VAULT_SKIP_VERIFY", "unexpected arguments", "-providers-dir", "-provider-name", "-state-dir", "-http-addr", "-log-format",
-		"-mount-timeout", "-abandon-after", "-vault-timeout", "-vault-max-in-flight", "-vault-max-transports",
+		"-mount-timeout", "-abandon-after", "-kubeconfig", "-token-requests", "-pods-dir", "-vault-timeout", "-vault-max-in-flight", "-vault-max-transports",
 		"-vault-max-answer", "the default Vault address",
 	} {
 		if !slices.ContainsFunc(faults, func(f string) bool { return strings.Contains(f, about) }) {
 			t.Errorf("got no fault about %s in %q", about, faults)
 		}
 	}
-	if len(faults) != 14 {
-		t.Errorf("got %d faults, want 14: %q", len(faults), faults)
+	if len(faults) != 17 {
+		t.Errorf("got %d faults, want 17: %q", len(faults), faults)
 	}
 }
 
@@ -194,7 +218,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, want := range []string{
 		"-providers-dir directory", `(default "/var/run/secrets-store-csi-providers")`, "-vault-addr URL", "[VAULT_ADDR]",
-		"-mount-timeout duration", "(default 45s)", "(default INFO)", "-version",
+		"-mount-timeout duration", "(default 45s)", "[NODE_NAME]", "-publish", "(default INFO)", "-version",
 	} {
 		if !strings.Contains(help.String(), want) {
 			t.Errorf("got no %q in the help:\n%s", want, help.String())

@@ -5,25 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"leasehold/internal/lease"
+	"leasehold/internal/observe"
 	"leasehold/internal/provider"
 )
 
 // instance is one of the provider's instances on a node. There are two while an update replaces the old one: the one with
 // the lock answers the driver, and the other stands by until the lock is free.
 type instance struct {
-	lock    *lease.Lock
-	server  *provider.Server
-	keeper  *lease.Keeper
-	dir     string       // of the providers' sockets
-	name    string       // of the provider
-	standby *atomic.Bool // another instance answers
-	log     *slog.Logger
+	lock          *lease.Lock
+	server        *provider.Server
+	keeper        *lease.Keeper
+	dir           string // of the providers' sockets
+	name          string // of the provider
+	stateDir      string // of lock and journal
+	journalOnDisk bool
+	standby       *atomic.Bool // another instance answers
+	log           *slog.Logger
 }
+
+// journalDir is where the instance that answers keeps what it holds.
+func journalDir(stateDir, name string) string { return filepath.Join(stateDir, name) }
 
 // arrive looks whether another instance is there, so that it is known before anybody asks whether this one is ready.
 func (i *instance) arrive() error {
@@ -58,31 +65,55 @@ func (i *instance) live(ctx context.Context) error {
 	if err != nil {
 		return stateError(err)
 	}
+	// The end comes in order. First no more calls are taken, and those at work are answered. Then what was asked of Vault is
+	// awaited, for its answers go into the journal. Only then another instance may read that, and answer: if two were at
+	// work, one volume's Mounts could be in both, and each would make a login and a user; and of an answer that came later
+	// the other one would not know.
+	err = i.answer(ctx, arrived, waited)
+	return errors.Join(err, i.lock.Release())
+}
+
+// answer carries on where the instance before ended, and answers the driver until ctx ends. The lock must be ours: with it
+// go the journal, the sockets and the volumes.
+func (i *instance) answer(ctx context.Context, arrived time.Time, waited bool) error {
+	if err := i.keeper.Resume(journalDir(i.stateDir, i.name), i.journalOnDisk); err != nil {
+		return journalError(err)
+	}
+	status, err := listenStatus(ctx, statusSocket(i.stateDir, i.name))
+	if err != nil {
+		return fmt.Errorf("bind the socket of \"provider status\": %w", err)
+	}
 	socket, err := provider.Listen(i.dir, i.name, i.log)
 	if err != nil {
-		return errors.Join(err, i.lock.Release())
+		return errors.Join(err, status.Close())
 	}
 	i.standby.Store(false)
 	if waited {
 		i.log.Info("took over", "lock", i.lock.Path(), "after", time.Since(arrived))
 	}
-	i.log.Info("serving", "socket", provider.SocketPath(i.dir, i.name))
+	i.log.Info("serving", "socket", provider.SocketPath(i.dir, i.name), "volumes", i.keeper.Held())
 
 	served, serveEnded := context.WithCancel(context.WithoutCancel(ctx))
 	defer serveEnded()
 	var keeping sync.WaitGroup
-	keeping.Go(func() { i.keeper.Run(served) })
+	keeping.Go(func() { i.keeper.Run(served, i.server.Refill) })
+	keeping.Go(func() {
+		if err := serveHTTP(served, status, statusHandler(i.keeper.Status)); err != nil {
+			i.log.Error("\"provider status\" has no answer until the provider starts anew", observe.KeyError, err)
+		}
+	})
 	err = i.server.Serve(ctx, socket)
-
-	// The end comes in order. First no more calls are taken, and those at work are answered. Only then another instance
-	// may answer: if two did, one volume's Mounts could be at work in both, and each would make a login and a user. But
-	// it need not wait until what failed Mounts have gained is given back, which takes as long as Vault likes: nobody
-	// but this instance knows of that, and nobody answers the driver meanwhile.
-	err = errors.Join(err, i.lock.Release())
-	i.log.Info("let go of the lock: all calls have been answered", "lock", i.lock.Path())
+	i.log.Info("all calls have been answered")
 	serveEnded()
 	keeping.Wait()
+	i.log.Info("all requests to Vault have been awaited: letting go of the lock", "lock", i.lock.Path())
 	return err
+}
+
+// journalError adds the cure to the reason why there is no journal to be had.
+func journalError(err error) error {
+	return fmt.Errorf("-state-dir: %w; the provider does not start without a journal that it can write to: a Vault token that is not "+
+		"written down is lost when the provider is killed, and nobody revokes it", err)
 }
 
 // stateError adds the cure to the reason why there is no lock to be had.

@@ -11,9 +11,15 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"leasehold/internal/observe"
+	"leasehold/internal/podwatch"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "status" {
+		os.Exit(runStatus(context.Background(), os.Args[2:], os.Stdout, os.Stderr))
+	}
 	c, err := parseConfig(os.Args[1:], os.Getenv, os.Stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -28,9 +34,15 @@ func main() {
 		fmt.Println("leasehold provider", version())
 		return
 	}
+	log, err := observe.NewLogger(os.Stderr, c.LogLevel, c.LogFormat)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "provider:", err)
+		os.Exit(2)
+	}
+	podwatch.RouteLogs(log)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, c, os.Stderr); err != nil {
+	if err := run(ctx, c, log); err != nil {
 		fmt.Fprintln(os.Stderr, "provider:", err)
 		os.Exit(1)
 	}

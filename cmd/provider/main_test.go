@@ -48,7 +48,9 @@ func TestCommandLine(t *testing.T) {
 		{flags: "-log-format=xml extra", status: 2, stderr: "provider: these settings need mending (see -help):\n" +
 			"  * unexpected arguments: [\"extra\"]\n  * -log-format: \"xml\" is neither json nor text\n"},
 		{flags: "-nonsense", status: 2, stderr: "-nonsense"},
-		{flags: "-http-addr=127.0.0.1:0 -state-dir=" + t.TempDir() + " -providers-dir=" + file, status: 1, stderr: "provider: make the providers' directory"},
+		{flags: "status -state-dir=" + t.TempDir(), status: 1, stderr: "provider status: no provider answers: dial unix"},
+		{flags: "status -o=xml", status: 2, stderr: "provider status: -o:"},
+		{flags: "-http-addr=127.0.0.1:0 -journal-on-disk -state-dir=" + t.TempDir() + " -providers-dir=" + file, status: 1, stderr: "provider: make the providers' directory"},
 	} {
 		t.Run(row.flags, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
@@ -71,7 +73,7 @@ func TestCommandLine(t *testing.T) {
 func TestSignalsEndTheProvider(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
-			c := command(t, "-http-addr=127.0.0.1:0", "-providers-dir="+t.TempDir(), "-state-dir="+t.TempDir())
+			c := command(t, "-http-addr=127.0.0.1:0", "-journal-on-disk", "-providers-dir="+t.TempDir(), "-state-dir="+t.TempDir())
 			logs, write := io.Pipe()
 			c.Stderr = write
 			if err := c.Start(); err != nil {

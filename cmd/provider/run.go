@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -20,25 +21,19 @@ import (
 )
 
 const (
-	revokeGrace = 10 * time.Minute // connection pools and slow readers follow new files late
-
 	// kubelet's longest pause between two tries of a mount is 2m2s, and then the try itself takes a moment.
 	longestPause = 2*time.Minute + 30*time.Second
 
-	// kubelet gives a pod 30 s to end by default; the two come one after the other.
-	stopTimeout  = 10 * time.Second
-	drainTimeout = 15 * time.Second
+	// kubelet gives a pod 30 s to end by default; the two come one after the other, and the first may take 2 s more.
+	stopTimeout   = 10 * time.Second
+	settleTimeout = 10 * time.Second
 )
 
 // run builds the provider from the bottom up and lets it work until ctx ends.
-func run(ctx context.Context, c config, logs io.Writer) error {
-	log, err := observe.NewLogger(logs, c.LogLevel, c.LogFormat)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, c config, log *slog.Logger) error {
 	var keeper *lease.Keeper
 	var standby atomic.Bool
-	metrics := observe.NewMetrics(version(), func() int { return keeper.Held() }, standby.Load)
+	metrics := observe.NewMetrics(version(), func() observe.Held { return heldOf(keeper.Status()) }, standby.Load)
 
 	client.ClearEnvironment()
 	c.Client.UserAgent = "leasehold/" + version()
@@ -49,17 +44,31 @@ func run(ctx context.Context, c config, logs io.Writer) error {
 		return err
 	}
 	defer pool.Close()
-	keeper = lease.NewKeeper(lease.Config{
-		Pool:         pool,
-		AbandonAfter: c.AbandonAfter,
-		RevokeGrace:  revokeGrace,
-		DrainTimeout: drainTimeout,
-		Log:          log,
-		Stale:        metrics.Stale,
-		Unrevocable:  metrics.Unrevocable,
-		Released:     metrics.Release,
-	})
-	server := provider.NewServer(provider.Config{
+	keeping := lease.Config{
+		Pool:          pool,
+		AbandonAfter:  c.AbandonAfter,
+		SettleTimeout: settleTimeout,
+		Publishes:     c.Publish,
+		RequestTokens: c.TokenRequests,
+		Log:           log,
+		Stale:         metrics.Stale,
+		FromMemory:    metrics.FromMemory,
+		Unrevocable:   metrics.Unrevocable,
+		JournalFailed: metrics.JournalError,
+		Released:      metrics.Release,
+		Renewed:       metrics.Renewal,
+		Replaced:      metrics.Replacement,
+	}
+	watch := func(context.Context) {}
+	if c.NodeName != "" {
+		p, err := newPods(c, log, func() { keeper.Wake() })
+		if err != nil {
+			return err
+		}
+		keeping.Pods, watch = p, p.watch.Run
+	}
+	keeper = lease.NewKeeper(keeping)
+	serving := provider.Config{
 		Keeper:       keeper,
 		Operator:     c.Operator,
 		MountTimeout: c.MountTimeout,
@@ -67,14 +76,19 @@ func run(ctx context.Context, c config, logs io.Writer) error {
 		Version:      version(),
 		Log:          log,
 		Mounted:      metrics.Mount,
-	})
+	}
+	if c.Publish {
+		serving.Publisher = provider.NewPublisher(c.PodsDir)
+	}
+	server := provider.NewServer(serving)
 
 	lock, err := lease.NewLock(c.StateDir, c.ProviderName)
 	if err != nil {
 		return stateError(err)
 	}
 	i := &instance{
-		lock: lock, server: server, keeper: keeper, dir: c.ProvidersDir, name: c.ProviderName, standby: &standby, log: log,
+		lock: lock, server: server, keeper: keeper, dir: c.ProvidersDir, name: c.ProviderName, stateDir: c.StateDir,
+		journalOnDisk: c.JournalOnDisk, standby: &standby, log: log,
 	}
 
 	var listen net.ListenConfig
@@ -85,16 +99,15 @@ func run(ctx context.Context, c config, logs io.Writer) error {
 	if err := i.arrive(); err != nil {
 		return errors.Join(err, web.Close())
 	}
-	log.Info("leasehold provider", "version", version(), "name", c.ProviderName, "http", web.Addr().String(),
+	log.Info("leasehold provider", "version", version(), "name", c.ProviderName, "node", c.NodeName, "http", web.Addr().String(),
+		"journal", journalDir(c.StateDir, c.ProviderName), "publish", c.Publish, "token_requests", c.TokenRequests,
 		observe.KeyVault, c.Operator.Vault.Address, "namespace", c.Operator.Vault.Namespace, "mount", c.Operator.Vault.AuthPath,
 		"audience", c.Operator.Vault.Audience, "allowed_vault_addrs", c.Operator.Addresses, "tls_dir", c.Operator.TLSDirectory)
 
-	if c.AbandonAfter < longestPause {
-		log.Warn("-abandon-after is shorter than kubelet's longest pause between two tries: a retry may log in anew and make another user",
-			"abandon_after", c.AbandonAfter, "longest_pause", longestPause)
-	}
+	sayWhatIsOff(c, log)
 
-	// Health and metrics are there before the first call and until the last token has been given back.
+	// Health, metrics and the watch over the pods are there before the first call and until the last request to Vault has
+	// been answered. A standby watches, too: it knows the pods at once when it takes over.
 	group, groupCtx := errgroup.WithContext(ctx)
 	lived, lifeEnded := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
@@ -104,9 +117,37 @@ func run(ctx context.Context, c config, logs io.Writer) error {
 	group.Go(func() error {
 		return serveHTTP(lived, web, observe.NewHandler(i.ready, metrics.Handler()))
 	})
+	group.Go(func() error {
+		watch(lived)
+		return nil
+	})
 	err = group.Wait()
 	log.Info("ended", observe.KeyError, err)
 	return err
+}
+
+// sayWhatIsOff tells what the settings leave undone: most of it shows only when credentials end.
+func sayWhatIsOff(c config, log *slog.Logger) {
+	if c.NodeName == "" {
+		log.Warn("pods' ends are not noticed, for -node-name is not set: what a pod held lives until its Vault token ends, and no " +
+			"Event tells a pod's owner anything")
+	}
+	if !c.Publish {
+		log.Info("running pods get new credentials by the driver's polls alone, for -publish is off")
+	} else if _, err := os.Stat(c.PodsDir); err != nil {
+		log.Warn("running pods get new credentials by the driver's polls alone, for -pods-dir cannot be seen", observe.KeyError, err)
+	}
+	if !c.TokenRequests {
+		log.Info("a new login takes a service account token that the driver brings, at a mount or a poll, for -token-requests is off")
+	}
+	if c.JournalOnDisk {
+		log.Warn("-journal-on-disk: whoever reads the disk of the journal can use the Vault tokens of this node's pods while they last",
+			"journal", journalDir(c.StateDir, c.ProviderName))
+	}
+	if c.AbandonAfter < longestPause {
+		log.Warn("-abandon-after is shorter than kubelet's longest pause between two tries: a retry may log in anew and make another user",
+			"abandon_after", c.AbandonAfter, "longest_pause", longestPause)
+	}
 }
 
 // serveHTTP serves until ctx ends.
@@ -115,7 +156,7 @@ func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) error 
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve -http-addr: %w", err)
+		return fmt.Errorf("serve at %s: %w", l.Addr(), err)
 	}
 	return nil
 }

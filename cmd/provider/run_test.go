@@ -2,20 +2,24 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"leasehold/internal/client/vaulttest"
+	"leasehold/internal/observe"
 	"leasehold/internal/provider"
 )
 
@@ -78,15 +82,19 @@ type running struct {
 // start starts a provider whose sockets and state are below dir, and returns when it has a web server.
 func start(t *testing.T, dir, flags string) *running {
 	t.Helper()
-	c, err := parse("-http-addr=127.0.0.1:0 -providers-dir=" + dir + "/providers -state-dir=" + dir + "/state " + flags)
+	c, err := parse("-http-addr=127.0.0.1:0 -journal-on-disk -providers-dir=" + dir + "/providers -state-dir=" + dir + "/state " + flags)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	logs, write := io.Pipe()
+	log, err := observe.NewLogger(write, c.LogLevel, c.LogFormat)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, c, write)
+		ended <- run(ctx, c, log)
 		_ = write.Close()
 	}()
 	r := &running{journal: follow(logs), stop: cancel, ended: ended}
@@ -154,7 +162,47 @@ func TestRun(t *testing.T) {
 	if _, err := os.Stat(provider.SocketPath(dir+"/providers", "vault")); err != nil {
 		t.Error(err)
 	}
+	if status, stdout, stderr := ask(t, "-state-dir="+dir+"/state"); status != 0 || !strings.HasPrefix(stdout, "Nothing is held") {
+		t.Errorf("provider status: got exit status %d, %q, %q; want 0 and that nothing is held", status, stdout, stderr)
+	}
 	r.end(t)
+	if status, _, _ := ask(t, "-state-dir="+dir+"/state"); status != 1 {
+		t.Errorf("provider status, after the end: got exit status %d, want 1", status)
+	}
+}
+
+// What the settings leave undone is said at the start: it shows only when credentials end.
+func TestWhatIsOffIsSaid(t *testing.T) {
+	dir := t.TempDir()
+	const (
+		ends     = "pods' ends are not noticed"
+		polls    = "running pods get new credentials by the driver's polls alone"
+		missing  = "for -pods-dir cannot be seen"
+		requests = "-token-requests is off"
+		disk     = "-journal-on-disk: whoever reads the disk"
+		abandon  = "-abandon-after is shorter"
+	)
+	all := []string{ends, polls, missing, requests, disk, abandon}
+	for line, want := range map[string][]string{
+		"-pods-dir=" + dir: {ends, requests},
+		"-pods-dir=" + dir + " -node-name=n -token-requests": nil,
+		"-pods-dir=" + dir + "/none":                         {ends, polls, missing, requests},
+		"-publish=false -pods-dir=" + dir + "/none":          {ends, polls, requests},
+		"-pods-dir=" + dir + " -journal-on-disk":             {ends, requests, disk},
+		"-pods-dir=" + dir + " -abandon-after=1m":            {ends, requests, abandon},
+	} {
+		c, err := parse(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var logs bytes.Buffer
+		sayWhatIsOff(c, slog.New(slog.NewTextHandler(&logs, nil)))
+		for _, text := range all {
+			if said := strings.Contains(logs.String(), text); said != slices.Contains(want, text) {
+				t.Errorf("%s: got %v for %q in\n%s", line, said, text, logs.String())
+			}
+		}
+	}
 }
 
 // What cannot be started ends with a reason, and leaves no half of it behind.
@@ -168,8 +216,9 @@ func TestRunThatCannotStart(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shared, locked := t.TempDir(), t.TempDir()
-	if err := errors.Join(os.Chmod(shared, 0o777), os.Mkdir(locked+"/vault.lock", 0o700)); err != nil {
+	shared, locked, occupied := t.TempDir(), t.TempDir(), t.TempDir()
+	if err := errors.Join(os.Chmod(shared, 0o777), os.Mkdir(locked+"/vault.lock", 0o700),
+		os.WriteFile(occupied+"/vault", nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for name, row := range map[string]struct {
@@ -183,18 +232,28 @@ func TestRunThatCannotStart(t *testing.T) {
 			func(c *config) { c.StateDir = shared },
 			"it must be a directory of the node that this user alone may write to",
 		},
-		"no lock":    {func(c *config) { c.StateDir = locked }, "-state-dir: open " + locked + "/vault.lock: is a directory"},
-		"log format": {func(c *config) { c.LogFormat = "" }, "log format"},
-		"no timeout": {func(c *config) { c.Client.Timeout = 0 }, "timeout of a Vault request"},
+		"no lock": {func(c *config) { c.StateDir = locked }, "-state-dir: open " + locked + "/vault.lock: is a directory"},
+		"no journal": {
+			func(c *config) { c.StateDir = occupied },
+			"the provider does not start without a journal that it can write to",
+		},
+		"no access to the API server": {
+			func(c *config) { c.NodeName = "n" },
+			"watching the pods of a node takes access to the API server",
+		},
+		"no such kubeconfig": {func(c *config) { c.NodeName, c.Kubeconfig = "n", file+"/none" }, "-kubeconfig: error loading config file"},
+		"no timeout":         {func(c *config) { c.Client.Timeout = 0 }, "timeout of a Vault request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			c, err := parse("-http-addr=127.0.0.1:0 -providers-dir=" + dir + " -state-dir=" + t.TempDir())
+			c, err := parse("-http-addr=127.0.0.1:0 -journal-on-disk -providers-dir=" + dir + " -state-dir=" + t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
 			row.change(&c)
-			if err := run(t.Context(), c, io.Discard); err == nil || !strings.Contains(err.Error(), row.want) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience) // one that starts ends without an error
+			defer cancel()
+			if err := run(ctx, c, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("got error %v, want one with %q", err, row.want)
 			}
 			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"leasehold/internal/client"
+	"leasehold/internal/redact"
 	"leasehold/internal/spec"
 )
 
@@ -17,46 +18,61 @@ import (
 // revokes the token gives everything back.
 type Holding struct {
 	session *client.Session
-	life    span
-	stale   func() // counts an answer from an old grant
+	volume  *Volume
 
 	requests sync.WaitGroup // requests on their way under this token
 
 	mu      sync.Mutex // guards what follows; never held across a call to Vault
-	grants  map[spec.Source]held
+	token   term
+	renewal renewal // of the token
+	grants  map[spec.Source]*held
 	flights map[spec.Source]*flight[client.Grant]
-	size    int  // bytes of all grants
-	doubted bool // Vault may have granted a lease whose answer was lost
-	dead    bool // Vault does not know the token any more
+	size    int       // bytes of all grants
+	behind  time.Time // a grant has come then whose old one the files are still made of; zero: none
+	doubted bool      // Vault may have granted a lease whose answer was lost
+	dead    bool      // Vault does not know the token any more
 }
 
-// held is a grant with its span, which costs a parse to find out.
+// held is a grant with its term.
 type held struct {
 	client.Grant
-	span
+	term
+	renewal renewal
 }
 
-func newHolding(s *client.Session, stale func()) *Holding {
+// renewal is where the renewing of a token or a lease stands.
+type renewal struct {
+	busy    bool      // on its way
+	after   time.Time // the last try failed: not before
+	trouble trouble   // of the last try
+}
+
+func newHolding(v *Volume, s *client.Session) *Holding {
 	return &Holding{
-		session: s,
-		life:    twoThirds(s.Start(), s.End()),
-		stale:   stale,
-		grants:  make(map[spec.Source]held),
+		session: s, volume: v, token: tokenTerm(s),
+		grants:  make(map[spec.Source]*held),
 		flights: make(map[spec.Source]*flight[client.Grant]),
 	}
 }
+
+// Token returns the Vault token, for a pod that is to have it.
+func (h *Holding) Token() redact.String { return h.session.Token() }
 
 // Read returns the grant of a source. A grant that is not due costs no request; concurrent Reads of one source share
 // one. The request does not end with ctx: a late answer lands in the holding, where the next Read finds it.
 //
 // While Vault does not answer, a grant that is due but not over is returned as it is.
 func (h *Holding) Read(ctx context.Context, source spec.Source) (client.Grant, error) {
+	life := h.volume.lifecycle()
 	now := time.Now()
 	h.mu.Lock()
-	old, found := h.grants[source]
-	if found && !old.isDue(now) {
-		h.mu.Unlock()
-		return old.Grant, nil
+	var old held
+	g, found := h.grants[source]
+	if found {
+		if old = *g; !old.isDue(life, now) {
+			h.mu.Unlock()
+			return old.Grant, nil
+		}
 	}
 	f, flying := h.flights[source]
 	if !flying {
@@ -65,20 +81,32 @@ func (h *Holding) Read(ctx context.Context, source spec.Source) (client.Grant, e
 		h.flights[source] = f
 	}
 	h.mu.Unlock()
+	h.volume.asked()
 
 	fresh, err := f.wait(ctx)
-	if err != nil && found && !old.isOver(time.Now()) && unanswered(err) {
-		h.stale()
+	if err != nil && found && !h.isOver(old.term, time.Now()) && unanswered(err) {
+		h.volume.excuse(err)
 		return old.Grant, nil
 	}
 	return fresh, err
+}
+
+// Remembered returns the grant of a source as it was read last, whatever is due.
+func (h *Holding) Remembered(source spec.Source) (client.Grant, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, found := h.grants[source]
+	if !found {
+		return client.Grant{}, false
+	}
+	return g.Grant, true
 }
 
 // maxSize is how many bytes the grants of one volume may have. Its files may have 1 MiB, but a file may be one small
 // field of a large answer, and the memory is one of the node's for all of its volumes.
 const maxSize = 8 << 20
 
-// fetch asks Vault and keeps the answer.
+// fetch asks Vault, keeps the answer and writes it down.
 func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, error) {
 	returned := false
 	defer func() {
@@ -88,14 +116,13 @@ func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, 
 		h.doubted = h.doubted || !returned // a panic took the answer along, and maybe a lease with it
 	}()
 	grant, err := h.session.Read(ctx, source)
-	var fresh held
+	var fresh *held
 	if err == nil {
-		fresh = held{grant, grantSpan(grant)}
+		fresh = &held{Grant: grant, term: grantTerm(grant)}
 	}
 	returned = true
 
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if err == nil {
 		err = h.keep(source, fresh)
 	}
@@ -103,12 +130,22 @@ func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, 
 		h.doubted = h.doubted || failure.InDoubt
 		h.dead = h.dead || failure.Kind == client.Expired
 	}
+	h.mu.Unlock()
+	if err == nil {
+		h.volume.arrived(h)
+		err = h.volume.update()
+	}
+	h.volume.keeper.touch(h.volume)
 	return grant, err
 }
 
 // keep puts a grant in the place of the source's old one, if there is room; h.mu is held.
-func (h *Holding) keep(source spec.Source, fresh held) error {
-	size := h.size - len(h.grants[source].Data.Reveal()) + len(fresh.Data.Reveal())
+func (h *Holding) keep(source spec.Source, fresh *held) error {
+	size := h.size + len(fresh.Data.Reveal())
+	old, found := h.grants[source]
+	if found {
+		size -= len(old.Data.Reveal())
+	}
 	if size > maxSize {
 		return &client.Error{
 			Kind: client.Rejected, Op: "read", Path: source.Path,
@@ -118,14 +155,19 @@ func (h *Holding) keep(source spec.Source, fresh held) error {
 	}
 	h.size = size
 	h.grants[source] = fresh
+	if found && h.behind.IsZero() {
+		h.behind = fresh.Start
+	}
 	return nil
 }
 
-// retain forgets the grants of all other sources. Their leases end with the token.
+// retain forgets the grants of all other sources: the files are made of these now. The leases of the others end with the
+// token.
 func (h *Holding) retain(sources []spec.Source) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	maps.DeleteFunc(h.grants, func(source spec.Source, g held) bool {
+	h.behind = time.Time{}
+	maps.DeleteFunc(h.grants, func(source spec.Source, g *held) bool {
 		gone := !slices.Contains(sources, source)
 		if gone {
 			h.size -= len(g.Data.Reveal())
@@ -143,12 +185,81 @@ func (h *Holding) inDoubt() bool {
 
 // serves tells whether the holding's token is for this Vault and identity, and still works.
 func (h *Holding) serves(vault spec.Vault, now time.Time) bool {
-	if h == nil || h.session.Vault() != vault || h.life.isOver(now) {
+	if h == nil || h.session.Vault() != vault {
 		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return !h.dead
+	return !h.dead && !h.token.isOver(now)
+}
+
+// isDue tells whether the token or a grant of the sources is to be replaced, is missing, or has come but is not shown yet.
+func (h *Holding) isDue(life spec.Lifecycle, sources []spec.Source, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.dead || h.token.isDue(life, now) || !h.behind.IsZero() {
+		return true
+	}
+	return slices.ContainsFunc(sources, func(s spec.Source) bool {
+		g, found := h.grants[s]
+		return !found || g.isDue(life, now)
+	})
+}
+
+// wantsSuccessor tells whether a new token is better than this one: it is to be replaced itself, or a grant is, and the
+// token would end before the first renewal of the new one.
+func (h *Holding) wantsSuccessor(life spec.Lifecycle, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.dead || h.token.isDue(life, now) {
+		return true
+	}
+	if action, _ := h.token.next(life); action == Renew || h.token.End.IsZero() {
+		return false
+	}
+	left := h.token.End.Sub(now)
+	for _, g := range h.grants {
+		if g.Kind == kindLease && g.isDue(life, now) && left < time.Duration(float64(g.Full)*life.RenewAt) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOver tells whether a grant does not work any more: a lease ends with its token.
+func (h *Holding) isOver(t term, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.endOf(t).Before(now) && !h.endOf(t).IsZero()
+}
+
+// endOf is when a grant ends, zero for never; h.mu is held. What has no lease does not end with the token.
+func (h *Holding) endOf(t term) time.Time {
+	if t.Kind != kindLease {
+		return t.End
+	}
+	if h.dead {
+		return t.Start
+	}
+	return sooner(t.End, h.token.End)
+}
+
+// end is when the first of what the files are made of ends: the token or a grant; zero for never.
+func (h *Holding) end() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var end time.Time
+	for _, g := range h.grants {
+		end = sooner(end, h.endOf(g.term))
+	}
+	return end
+}
+
+// tokenEnd is when the token ends by itself, zero for never.
+func (h *Holding) tokenEnd() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.token.End
 }
 
 // release gives the token back, and with it all of its leases. It waits for the requests on their way first: a lease

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"leasehold/internal/client"
@@ -16,28 +17,9 @@ import (
 	"leasehold/internal/spec"
 )
 
-// newHolding logs in without a volume.
-func (w *world) newHolding() *Holding {
-	w.t.Helper()
-	session, err := w.keeper.config.Pool.Login(w.t.Context(), w.vault.Vault("app"), w.jwt)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return newHolding(session, w.keeper.config.Stale)
-}
-
-// age lets a holding's grant of the database user be due since so long, and end after so long.
-func (h *Holding) age(due, end time.Duration) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	grant := h.grants[userSource]
-	grant.span = span{due: time.Now().Add(-due), end: time.Now().Add(end)}
-	h.grants[userSource] = grant
-}
-
 func TestReadIsAnsweredFromMemory(t *testing.T) {
 	w := newWorld(t)
-	h := w.newHolding()
+	h := w.holding(w.open("a"))
 	first := w.read(h)
 	for range 10 {
 		if again := w.read(h); again != first {
@@ -45,17 +27,16 @@ func TestReadIsAnsweredFromMemory(t *testing.T) {
 		}
 	}
 	w.wantCount("GET", userPath, 1)
-	other := spec.Source{Method: http.MethodGet, Path: "kv/app"}
-	if _, err := h.Read(t.Context(), other); err != nil {
+	if _, err := h.Read(t.Context(), keySource); err != nil {
 		t.Fatal(err)
 	}
-	w.wantCount("GET", other.Path, 1)
+	w.wantCount("GET", keySource.Path, 1)
 }
 
-// A caller may leave while Vault makes the user. The next one finds it on its way, and no third is made.
+// A caller may leave while Vault makes the user. The next one finds it on its way, and no second is made.
 func TestReadsShareOneRequestThatOutlivesThem(t *testing.T) {
 	w := newWorld(t)
-	h := w.newHolding()
+	h := w.holding(w.open("a"))
 	arrived, release := w.hold("GET", userPath)
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
@@ -84,7 +65,7 @@ func TestReadsShareOneRequestThatOutlivesThem(t *testing.T) {
 
 func TestFailedReadIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
-	h := w.newHolding()
+	h := w.holding(w.open("a"))
 	w.vault.Seal(true)
 	if _, err := h.Read(t.Context(), userSource); client.KindOf(err) != client.Unavailable {
 		t.Fatalf("got error %v, want an unavailable Vault", err)
@@ -95,62 +76,72 @@ func TestFailedReadIsTriedAgain(t *testing.T) {
 }
 
 func TestDueGrantIsReadAnew(t *testing.T) {
-	w := newWorld(t)
-	h := w.newHolding()
-	first := w.read(h)
-	h.age(time.Second, time.Hour)
-	second := w.read(h)
-	if first == second {
-		t.Error("a grant that was due is still there")
-	}
-	if again := w.read(h); again != second {
-		t.Error("the fresh grant was not kept")
-	}
-	if n := w.stale.Load(); n != 0 {
-		t.Errorf("got %d stale answers, want none", n)
-	}
+	bubble(t, func(w *world) {
+		h := w.holding(w.open("a"))
+		h.token.Renewable = false
+		first := w.read(h)
+		h.grants[userSource].term.Renewable = false
+		time.Sleep(45 * time.Minute)
+		second := w.read(h)
+		if first == second {
+			w.t.Error("a grant that was due is still there")
+		}
+		if again := w.read(h); again != second {
+			w.t.Error("the fresh grant was not kept")
+		}
+		if n := w.stale.Load(); n != 0 {
+			w.t.Errorf("got %d stale answers, want none", n)
+		}
+	})
 }
 
 func TestOldGrantServesWhileVaultDoesNotAnswer(t *testing.T) {
 	sealed := func(w *world) { w.vault.Seal(true) }
-	down := func(w *world) { w.vault.Close() }
+	down := func(w *world) { w.network.cut(true) }
 	forbidden := func(w *world) { w.vault.Write("sys/policies/acl/app", vaulttest.Data{"policy": ""}) }
 	hanging := func(w *world) { w.hold("GET", userPath) }
+	const due, over = 45 * time.Minute, 61 * time.Minute
 	for name, row := range map[string]struct {
 		trouble func(*world)
-		end     time.Duration // of the old grant, from now
-		late    bool          // the caller's time is over
+		after   time.Duration
+		late    bool // the caller's time is over
 		serves  bool
 		kind    client.Kind
 	}{
-		"sealed":                   {trouble: sealed, end: time.Hour, serves: true},
-		"down":                     {trouble: down, end: time.Hour, serves: true},
-		"slower than the caller":   {trouble: hanging, end: time.Hour, late: true, serves: true},
-		"sealed, and over":         {trouble: sealed, end: -1, kind: client.Unavailable},
-		"slow, and over":           {trouble: hanging, end: -1, late: true},
-		"refused: that is a no":    {trouble: forbidden, end: time.Hour, kind: client.Denied},
-		"no trouble: read it anew": {trouble: func(*world) {}, end: time.Hour},
+		"sealed":                   {trouble: sealed, after: due, serves: true},
+		"down":                     {trouble: down, after: due, serves: true},
+		"slower than the caller":   {trouble: hanging, after: due, late: true, serves: true},
+		"sealed, and over":         {trouble: sealed, after: over, kind: client.Unavailable},
+		"slow, and over":           {trouble: hanging, after: over, late: true},
+		"refused: that is a no":    {trouble: forbidden, after: due, kind: client.Denied},
+		"no trouble: read it anew": {trouble: func(*world) {}, after: due},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			h := w.newHolding()
-			old := w.read(h)
-			h.age(time.Second, row.end)
-			row.trouble(w)
-			ctx := t.Context()
-			if row.late {
-				ctx = ended()
-			}
-			grant, err := h.Read(ctx, userSource)
-			if served := err == nil && string(grant.Data.Reveal()) == old; served != row.serves {
-				t.Errorf("got the old grant: %v (error %v), want %v", served, err, row.serves)
-			}
-			if kind := client.KindOf(err); kind != row.kind {
-				t.Errorf("got error %v, want kind %v", err, row.kind)
-			}
-			if counted := w.stale.Load() == 1; counted != row.serves {
-				t.Errorf("counted as stale: %v, want %v", counted, row.serves)
-			}
+			bubble(t, func(w *world) {
+				w.vault.Write("auth/kubernetes/role/app", vaulttest.Data{
+					"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{vaulttest.Audience},
+					"token_policies": []string{"app"}, "token_ttl": "24h",
+				})
+				h := w.holding(w.open("a"))
+				old := w.read(h)
+				h.grants[userSource].term.Renewable = false
+				time.Sleep(row.after)
+				row.trouble(w)
+				ctx := w.t.Context()
+				if row.late {
+					ctx = ended()
+				}
+				grant, err := h.Read(ctx, userSource)
+				if served := err == nil && string(grant.Data.Reveal()) == old; served != row.serves {
+					w.t.Errorf("got the old grant: %v (error %v), want %v", served, err, row.serves)
+				}
+				if kind := client.KindOf(err); kind != row.kind {
+					w.t.Errorf("got error %v, want kind %v", err, row.kind)
+				}
+				if counted := w.stale.Load() == 1; counted != row.serves {
+					w.t.Errorf("counted as stale: %v, want %v", counted, row.serves)
+				}
+			})
 		})
 	}
 }
@@ -167,8 +158,9 @@ func TestHoldingServes(t *testing.T) {
 		"another role":      {vault: func(v *spec.Vault) { v.Role = "other" }},
 		"another namespace": {vault: func(v *spec.Vault) { v.Namespace = "team" }},
 		"another authority": {vault: func(v *spec.Vault) { v.TLS.CA = "pem" }},
-		"token over":        {change: func(h *Holding) { h.life.end = time.Now() }},
-		"token due":         {change: func(h *Holding) { h.life.due = time.Now() }, want: true},
+		"token over":        {change: func(h *Holding) { h.token.End = time.Now() }},
+		"token due":         {change: func(h *Holding) { h.token.Short = true }, want: true},
+		"token lost":        {change: func(h *Holding) { h.token.Lost = true }, want: true}, // Vault may only refuse to renew it
 		"token revoked": {change: func(h *Holding) {
 			if err := h.release(t.Context()); err != nil {
 				t.Error(err)
@@ -179,7 +171,7 @@ func TestHoldingServes(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h, v := w.newHolding(), vault
+			h, v := w.holding(w.open(strings.ReplaceAll(name, " ", "-"))), vault
 			if row.change != nil {
 				row.change(h)
 			}
@@ -196,10 +188,73 @@ func TestHoldingServes(t *testing.T) {
 	}
 }
 
+// A new lease is of no use under a token that ends before the lease's first renewal.
+func TestWantsSuccessor(t *testing.T) {
+	now := began.Add(time.Hour)
+	life := spec.Lifecycle{RenewAt: 0.5, Refresh: time.Minute}
+	lease := func(t term) map[spec.Source]*held {
+		t.Kind, t.Start, t.Full = kindLease, began, 4*time.Hour
+		return map[spec.Source]*held{userSource: {term: t}}
+	}
+	due, fine := term{End: began.Add(2 * time.Hour)}, term{End: began.Add(4 * time.Hour)}
+	for name, row := range map[string]struct {
+		token  term
+		grants map[spec.Source]*held
+		dead   bool
+		want   bool
+	}{
+		"token that can be renewed":             {token: term{End: now.Add(time.Minute), Renewable: true, Start: now}, grants: lease(due)},
+		"token without end":                     {token: term{Start: began}, grants: lease(due)},
+		"token that outlives the first renewal": {token: term{Start: now, End: now.Add(5 * time.Hour)}, grants: lease(due)},
+		"token that does not":                   {token: term{Start: now, End: now.Add(time.Hour)}, grants: lease(due), want: true},
+		"but no lease is due":                   {token: term{Start: now, End: now.Add(time.Hour)}, grants: lease(fine)},
+		"a secret that is due has no lease": {
+			token:  term{Start: now, End: now.Add(time.Hour)},
+			grants: map[spec.Source]*held{keySource: {term: term{Kind: kindSecret, Start: began}}},
+		},
+		"token near its end":   {token: term{Start: now, End: now.Add(time.Hour), Renewable: true, Short: true}, want: true},
+		"token that is lost":   {token: term{Start: now, End: now.Add(time.Hour), Renewable: true, Lost: true}, want: true},
+		"token that is over":   {token: term{Start: began, End: now, Renewable: true}, want: true},
+		"token that is dead":   {token: term{Start: now, End: now.Add(time.Hour), Renewable: true}, dead: true, want: true},
+		"token that is due":    {token: term{Start: began, End: now.Add(time.Minute)}, want: true},
+		"token that is not so": {token: term{Start: now, End: now.Add(time.Minute)}},
+	} {
+		row.token.Kind = kindToken
+		h := &Holding{token: row.token, grants: row.grants, dead: row.dead}
+		if got := h.wantsSuccessor(life, now); got != row.want {
+			t.Errorf("%s: got %v, want %v", name, got, row.want)
+		}
+	}
+}
+
+// A lease ends with its token, whatever Vault says of its duration. What has no lease does not.
+func TestGrantEndsWithItsToken(t *testing.T) {
+	h := &Holding{token: term{Kind: kindToken, Start: began, End: hours(1)}, grants: map[spec.Source]*held{}}
+	long := term{Kind: kindLease, Start: began, End: hours(5)}
+	static := term{Kind: kindStatic, Start: began, End: hours(5)}
+	if end := h.endOf(long); !end.Equal(hours(1)) {
+		t.Errorf("lease: got %v, want the token's end", end)
+	}
+	if end := h.endOf(static); !end.Equal(hours(5)) {
+		t.Errorf("static role: got %v, want its own end", end)
+	}
+	h.grants[userSource], h.grants[staticSource] = &held{term: long}, &held{term: static}
+	if end := h.end(); !end.Equal(hours(1)) {
+		t.Errorf("holding: got %v, want the first of its ends", end)
+	}
+	h.dead = true
+	if end := h.endOf(long); !end.Equal(began) {
+		t.Errorf("lease of a dead token: got %v, want that it is over", end)
+	}
+	if !h.isOver(long, hours(0).Add(1)) || h.isOver(static, hours(2)) {
+		t.Error("over: want the lease of the dead token alone")
+	}
+}
+
 func TestLostAnswerLeavesADoubt(t *testing.T) {
 	for status, want := range map[int]bool{http.StatusBadGateway: true, http.StatusInternalServerError: false} {
 		w := newWorld(t)
-		h := w.newHolding()
+		h := w.holding(w.open("a"))
 		w.vault.Intercept(func(rw http.ResponseWriter, _ *http.Request) bool {
 			rw.WriteHeader(status)
 			_, _ = io.WriteString(rw, `{"errors":["trouble"]}`)
@@ -218,37 +273,29 @@ func TestLostAnswerLeavesADoubt(t *testing.T) {
 
 // A lease that is granted while its token is being revoked might outlive it.
 func TestReleaseWaitsForRequestsOnTheirWay(t *testing.T) {
-	w := newWorld(t)
-	h := w.newHolding()
-	arrived, overtaken := make(chan struct{}), make(chan struct{})
-	w.vault.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-		switch strings.TrimPrefix(r.URL.Path, "/v1/") {
-		case userPath:
-			close(arrived)
-			select {
-			case <-overtaken:
-				t.Error("the token was revoked while a read was on its way")
-			case <-time.After(100 * time.Millisecond): // long enough for a revocation that does not wait
-			}
-		case revokePath:
-			close(overtaken)
+	bubble(t, func(w *world) {
+		h := w.holding(w.open("a"))
+		arrived, answer := w.hold("GET", userPath)
+		ctx, cancel := context.WithCancel(w.t.Context())
+		go func() {
+			<-arrived
+			cancel()
+		}()
+		if _, err := h.Read(ctx, userSource); !errors.Is(err, context.Canceled) {
+			w.t.Fatalf("got error %v, want context.Canceled", err)
 		}
-		return false
+		released := make(chan error, 1)
+		go func() { released <- h.release(w.t.Context()) }()
+		synctest.Wait()
+		w.wantCount("POST", revokePath, 0)
+		answer()
+		if err := <-released; err != nil {
+			w.t.Errorf("release: got error %v", err)
+		}
+		if leases, tokens := w.vault.Leases(), w.vault.Tokens(); len(leases)+len(tokens) != 0 {
+			w.t.Errorf("left in Vault: leases %q and %d tokens, want nothing", leases, len(tokens))
+		}
 	})
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-arrived
-		cancel()
-	}()
-	if _, err := h.Read(ctx, userSource); !errors.Is(err, context.Canceled) {
-		t.Fatalf("got error %v, want context.Canceled", err)
-	}
-	if err := h.release(t.Context()); err != nil {
-		t.Errorf("release: got error %v", err)
-	}
-	if leases, tokens := w.vault.Leases(), w.vault.Tokens(); len(leases)+len(tokens) != 0 {
-		t.Errorf("left in Vault: leases %q and %d tokens, want nothing", leases, len(tokens))
-	}
 }
 
 // A file may be one small field of a large answer, so the limit on files bounds no memory.
@@ -258,10 +305,13 @@ func TestHoldingIsBounded(t *testing.T) {
 	for i := range 10 {
 		w.vault.Write(fmt.Sprintf("kv/large%d", i), vaulttest.Data{"text": large})
 	}
-	v := w.open("a")
-	h := w.holding(v, "app")
+	source := func(i int) spec.Source {
+		return spec.Source{Method: http.MethodGet, Path: fmt.Sprintf("kv/large%d", i)}
+	}
+	v := w.open("a", of(source(0)))
+	h := w.holding(v)
 	read := func(i int) error {
-		_, err := h.Read(t.Context(), spec.Source{Method: http.MethodGet, Path: fmt.Sprintf("kv/large%d", i)})
+		_, err := h.Read(t.Context(), source(i))
 		return err
 	}
 	for i := range 9 {
@@ -273,13 +323,30 @@ func TestHoldingIsBounded(t *testing.T) {
 		t.Errorf("got error %v, want Rejected with the limit", err)
 	}
 	// What the class does not name any more makes room.
-	v.Show(h, []spec.Source{{Method: http.MethodGet, Path: "kv/large0"}})
+	v.Show(h)
 	if err := read(9); err != nil {
 		t.Errorf("after the others were forgotten: %v", err)
 	}
 	if n := len(h.grants); n != 2 {
 		t.Errorf("got %d grants, want 2", n)
 	}
+}
+
+// What is shown is remembered whatever is due; what was never read is not.
+func TestRemembered(t *testing.T) {
+	bubble(t, func(w *world) {
+		h := w.mounted("a")
+		w.vault.Seal(true)
+		time.Sleep(100 * time.Hour)
+		grant, found := h.Remembered(userSource)
+		if !found || string(grant.Data.Reveal()) != w.shows("a") {
+			w.t.Errorf("got found %v, want what is shown", found)
+		}
+		if _, found := h.Remembered(keySource); found {
+			w.t.Error("what was never read is remembered")
+		}
+		w.wantCount("GET", userPath, 1)
+	})
 }
 
 func TestPanicInARequestFailsItAlone(t *testing.T) {
@@ -293,10 +360,11 @@ func TestPanicInARequestFailsItAlone(t *testing.T) {
 // What panics has nothing to give, and must not look as if it had: an empty grant would be served until its token ends.
 func TestPanicInAReadKeepsNothing(t *testing.T) {
 	w := newWorld(t)
-	h := w.newHolding()
+	h := w.holding(w.open("a"))
 	sound := h.session
 	h.session = nil
-	if _, err := h.Read(t.Context(), userSource); !isPanic(err) {
+	_, err := h.Read(t.Context(), userSource)
+	if panicked := (*PanicError)(nil); !errors.As(err, &panicked) {
 		t.Fatalf("got error %v, want a PanicError", err)
 	}
 	h.session = sound
@@ -309,9 +377,4 @@ func TestPanicInAReadKeepsNothing(t *testing.T) {
 	if user := w.read(h); user == "" {
 		t.Error("got an empty grant")
 	}
-}
-
-func isPanic(err error) bool {
-	panicked := (*PanicError)(nil)
-	return errors.As(err, &panicked)
 }

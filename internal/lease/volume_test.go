@@ -15,115 +15,138 @@ import (
 )
 
 func TestOpenWaitsForItsTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k, key := NewKeeper(Config{}), Key{"uid", "/target"}
-		first, err := k.Open(t.Context(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	bubble(t, func(w *world) {
+		k, m := w.keeper, w.order("a")
+		first := w.open("a")
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 		defer cancel()
-		if _, err := k.Open(ctx, key); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("in another's turn: got error %v, want context.DeadlineExceeded", err)
+		if _, err := k.Open(ctx, m); !errors.Is(err, context.DeadlineExceeded) {
+			w.t.Errorf("in another's turn: got error %v, want context.DeadlineExceeded", err)
 		}
-		if other, err := k.Open(t.Context(), Key{"uid", "/another"}); err != nil || other == first {
-			t.Errorf("another volume: got %v, %v; want it at once", other, err)
+		other := w.open("a", func(m *spec.Mount) { m.Volume = "/another" })
+		if other == first {
+			w.t.Error("another volume: got the same")
 		}
+		other.Close()
 
 		var second *Volume
-		go func() { second, _ = k.Open(t.Context(), key) }()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			second, _ = k.Open(w.t.Context(), m)
+		}()
 		synctest.Wait()
-		if second != nil {
-			t.Fatal("two Mounts have the volume at the same time")
+		select {
+		case <-done:
+			w.t.Fatal("two Mounts have the volume at the same time")
+		default:
 		}
 		first.Close()
-		synctest.Wait()
+		<-done
 		if second != first {
-			t.Errorf("after Close: got volume %p, want the same as before, %p", second, first)
+			w.t.Errorf("after Close: got volume %p, want the same as before, %p", second, first)
 		}
+		second.Close()
 	})
 }
 
-// Whoever waited for a volume that was swept away meanwhile would hold what nobody knows of.
-func TestSweptVolumeIsNotHandedOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k, key := NewKeeper(Config{}), Key{"uid", "/target"}
-		swept, err := k.Open(t.Context(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
+// Whoever waited for a volume that was forgotten meanwhile would hold what nobody knows of.
+func TestForgottenVolumeIsNotHandedOut(t *testing.T) {
+	bubble(t, func(w *world) {
+		forgotten := w.open("a")
 		const waiting = 3
 		opened := make(chan *Volume, waiting)
 		for range waiting {
 			go func() {
-				v, err := k.Open(t.Context(), key)
+				v, err := w.keeper.Open(w.t.Context(), w.order("a"))
 				if err != nil {
-					t.Error(err)
+					w.t.Error(err)
 					return
 				}
-				v.Close()
 				opened <- v
+				v.Close()
 			}()
 		}
 		synctest.Wait()
-		// What sweep does, in the turn that this test has.
-		swept.gone = true
-		k.mu.Lock()
-		delete(k.volumes, key)
-		k.mu.Unlock()
-		swept.Close()
+		// What forget does, in the turn that this test has.
+		forgotten.gone = true
+		w.keeper.mu.Lock()
+		delete(w.keeper.volumes, forgotten.key)
+		w.keeper.mu.Unlock()
+		forgotten.Close()
 		for range waiting {
-			if v := <-opened; v == swept || v != k.volumes[key] {
-				t.Errorf("got volume %p, want %p, the one that the keeper has now", v, k.volumes[key])
+			if v := <-opened; v == forgotten || v != w.volume("a") {
+				w.t.Errorf("got volume %p, want %p, the one that the keeper has now", v, w.volume("a"))
 			}
 		}
 	})
 }
 
 func TestVersionKey(t *testing.T) {
-	k := NewKeeper(Config{})
-	seen := map[[32]byte]Key{}
-	for _, key := range []Key{{"a", "bc"}, {"ab", "c"}, {"a", "bd"}, {"b", "bc"}, {"", "abc"}} {
-		version := newVolume(k, key).VersionKey()
-		if other, found := seen[version]; found {
-			t.Errorf("%v has the version key of %v", key, other)
+	w := newWorld(t)
+	seen := map[[32]byte]string{}
+	for _, pod := range []string{"a", "b", "c"} {
+		v := w.open(pod)
+		version := v.VersionKey()
+		if other, found := seen[version]; found || version == [32]byte{} {
+			t.Errorf("%s has the version key of %q", pod, other)
 		}
-		seen[version] = key
-		if again := newVolume(k, key).VersionKey(); again != version {
-			t.Errorf("%v: the version key changed", key)
+		seen[version] = pod
+		v.Close()
+		v = w.open(pod)
+		if again := v.VersionKey(); again != version {
+			t.Errorf("%s: the version key changed", pod)
 		}
-	}
-	if newVolume(NewKeeper(Config{}), Key{"a", "bc"}).VersionKey() == newVolume(k, Key{"a", "bc"}).VersionKey() {
-		t.Error("the version key can be told from outside, want a secret in it")
+		v.Close()
 	}
 }
 
 func TestHoldingIsKeptFromMountToMount(t *testing.T) {
 	w := newWorld(t)
 	v := w.open("a")
-	first := w.holding(v, "app")
+	first := w.holding(v)
 	v.Close() // this Mount fails
 
 	v = w.open("a")
-	if got := w.holding(v, "app"); got != first {
+	if got := w.holding(v); got != first {
 		t.Error("the second try has another holding")
 	}
-	if !v.Show(first, []spec.Source{userSource}) {
+	if !v.Show(first) {
 		t.Error("the first time shown was not told")
 	}
 	v.Close()
 
 	v = w.open("a")
-	if got := w.holding(v, "app"); got != first {
+	if got := w.holding(v); got != first {
 		t.Error("a poll has another holding")
 	}
-	if v.Show(first, []spec.Source{userSource}) {
+	if v.Show(first) {
 		t.Error("a poll was told as the first time shown")
 	}
 	v.Close()
 	w.wantCount("POST", loginPath, 1)
-	w.pass(time.Now().Add(30 * time.Minute))
-	w.wantNothingReleased()
+	w.pass()
+	w.wantOutcomes()
+}
+
+// Only an answer that cost Vault nothing is one from memory.
+func TestPollsFromMemoryAreCounted(t *testing.T) {
+	w := newWorld(t)
+	want := func(n int32) {
+		t.Helper()
+		if got := w.fromMemory.Load(); got != n {
+			t.Errorf("got %d polls from memory, want %d", got, n)
+		}
+	}
+	w.mounted("a")
+	want(0)
+	w.mounted("a")
+	want(1)
+	w.mounted("a", of(userSource, keySource)) // one more to read
+	want(1)
+	v := w.open("b")
+	v.Close() // failed, before it asked
+	want(1)
 }
 
 // A login does not end with the Mount that wanted it either.
@@ -132,15 +155,15 @@ func TestLoginIsFoundByTheNextMount(t *testing.T) {
 	v := w.open("a")
 	release := w.leaveAtLogin(v)
 	v.Close()
-	w.pass(time.Now().Add(time.Hour)) // must not sweep a volume that is about to hold something
+	w.pass() // must not forget a volume that is about to hold something
 
 	v = w.open("a")
 	defer v.Close()
-	if _, err := v.Holding(ended(), w.vault.Vault("app"), w.jwt); !errors.Is(err, context.Canceled) {
+	if _, err := v.Holding(ended()); !errors.Is(err, context.Canceled) {
 		t.Errorf("got error %v, want context.Canceled", err)
 	}
 	release()
-	w.holding(v, "app")
+	w.holding(v)
 	v.requests.Wait()
 	w.wantCount("POST", loginPath, 1)
 	w.wantLeft(1, 1)
@@ -167,11 +190,11 @@ func TestFailedLoginIsTriedAgain(t *testing.T) {
 	v := w.open("a")
 	defer v.Close()
 	w.vault.Seal(true)
-	if _, err := v.Holding(t.Context(), w.vault.Vault("app"), w.jwt); client.KindOf(err) != client.Unavailable {
+	if _, err := v.Holding(t.Context()); client.KindOf(err) != client.Unavailable {
 		t.Fatalf("got error %v, want an unavailable Vault", err)
 	}
 	w.vault.Seal(false)
-	w.holding(v, "app")
+	w.holding(v)
 }
 
 // One slow login keeps neither other volumes nor the keeper's loop waiting.
@@ -181,7 +204,7 @@ func TestSlowLoginHoldsUpNobody(t *testing.T) {
 	slow := w.open("slow")
 	landed := make(chan error, 1)
 	go func() {
-		_, err := slow.Holding(t.Context(), w.vault.Vault("app"), w.jwt)
+		_, err := slow.Holding(t.Context())
 		landed <- err
 	}()
 	await(t, arrived, "the slow login")
@@ -192,54 +215,30 @@ func TestSlowLoginHoldsUpNobody(t *testing.T) {
 		if _, err := w.mount("quick"); err != nil {
 			t.Error(err)
 		}
-		w.pass(time.Now())
+		w.pass()
 		w.keeper.Held()
+		w.keeper.Status()
 	}()
-	select {
-	case <-done:
-	case <-time.After(patience / 4):
-		t.Error("another volume waits for the slow login")
-	}
+	await(t, done, "another volume's Mount")
 	release()
 	if err := <-landed; err != nil {
 		t.Error(err)
 	}
 	slow.Close()
-	<-done
 	w.wantLeft(2, 2)
-}
-
-func TestReplacedHoldingIsGivenBackAfterAGrace(t *testing.T) {
-	w := newWorld(t)
-	old := w.mounted("a")
-	v := w.open("a")
-	fresh := w.holding(v, w.otherRole(nil))
-	if fresh == old {
-		t.Fatal("the holding of another role was used")
-	}
-	if v.Show(fresh, []spec.Source{userSource}) {
-		t.Error("a later time shown was told as the first")
-	}
-	replaced := time.Now()
-	v.Close()
-	grace := w.keeper.config.RevokeGrace
-	w.pass(replaced.Add(grace - time.Second)) // readers may still hold the old bytes
-	w.wantNothingReleased()
-	w.wantLeft(2, 1)
-	w.pass(replaced.Add(grace + time.Second))
-	w.wantReleased("revoked")
-	w.wantLeft(1, 1)
-	w.read(fresh)
 }
 
 // What was gained for one role is of no use when the class names another before the volume was ever mounted.
 func TestHoldingOfAnotherRoleIsGivenBackAtOnce(t *testing.T) {
 	w := newWorld(t)
 	v := w.open("a")
-	w.read(w.holding(v, "app"))
-	w.holding(v, w.otherRole(nil))
-	w.pass(time.Now())
-	w.wantReleased("revoked")
+	w.read(w.holding(v))
+	v.Close()
+	w.otherRole(nil)
+	v = w.open("a", w.as("other"))
+	w.holding(v)
+	w.pass()
+	w.wantOutcomes("released revoked")
 	w.wantLeft(1, 1)
 	v.Close()
 }
@@ -247,26 +246,28 @@ func TestHoldingOfAnotherRoleIsGivenBackAtOnce(t *testing.T) {
 // Its login may still be on its way then.
 func TestLoginThatNobodyWantsAnyMoreIsGivenBack(t *testing.T) {
 	w := newWorld(t)
-	other := w.otherRole(nil)
+	w.otherRole(nil)
 	v := w.open("a")
 	release := w.leaveAtLogin(v)
+	v.Close()
 	w.vault.Intercept(nil)
-	wanted := w.holding(v, other)
+	v = w.open("a", w.as("other"))
+	wanted := w.holding(v)
 	release()
 	v.requests.Wait()
-	if got := w.holding(v, other); got != wanted {
+	if got := w.holding(v); got != wanted {
 		t.Error("the late login took the place of the one that is wanted")
 	}
 	v.Close()
-	w.pass(time.Now())
-	w.wantReleased("revoked")
+	w.pass()
+	w.wantOutcomes("released revoked")
 	w.wantLeft(1, 1)
 }
 
 func TestLostAnswerCostsTheToken(t *testing.T) {
 	w := newWorld(t)
 	v := w.open("a")
-	doubtful := w.holding(v, "app")
+	doubtful := w.holding(v)
 	w.vault.Intercept(func(rw http.ResponseWriter, _ *http.Request) bool {
 		rw.WriteHeader(http.StatusBadGateway)
 		_, _ = io.WriteString(rw, `<html>`)
@@ -276,61 +277,65 @@ func TestLostAnswerCostsTheToken(t *testing.T) {
 		t.Fatal("got no error")
 	}
 	w.vault.Intercept(nil)
-	if fresh := w.holding(v, "app"); fresh == doubtful {
+	if fresh := w.holding(v); fresh == doubtful {
 		t.Error("the token is used again, though it may have a lease that nobody knows of")
 	}
-	w.pass(time.Now())
-	w.wantReleased("revoked")
+	w.pass()
+	w.wantOutcomes("released revoked")
 	w.wantLeft(1, 1)
 	v.Close()
 }
 
 func TestRevokedTokenIsReplaced(t *testing.T) {
-	w := newWorld(t)
-	h := w.mounted("a")
-	if err := h.session.Revoke(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	v := w.open("a")
-	defer v.Close()
-	h.age(time.Second, time.Hour)
-	if _, err := h.Read(t.Context(), userSource); client.KindOf(err) != client.Expired {
-		t.Fatalf("got error %v, want Expired", err)
-	}
-	if fresh := w.holding(v, "app"); fresh == h {
-		t.Error("a token that Vault does not know is used again")
-	}
+	bubble(t, func(w *world) {
+		h := w.mounted("a", of(userSource, keySource))
+		if err := h.session.Revoke(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		}
+		time.Sleep(6 * time.Minute) // the key is to be read again
+		v := w.open("a", of(userSource, keySource))
+		defer v.Close()
+		if _, err := h.Read(w.t.Context(), keySource); client.KindOf(err) != client.Expired {
+			w.t.Fatalf("got error %v, want Expired", err)
+		}
+		if fresh := w.holding(v); fresh == h {
+			w.t.Error("a token that Vault does not know is used again")
+		}
+	})
 }
 
 func TestDueToken(t *testing.T) {
 	for name, row := range map[string]struct {
 		sealed bool
-		end    time.Duration
+		wait   time.Duration
 		serves bool // the old one
 		kind   client.Kind
 	}{
-		"is replaced":                    {end: time.Hour},
-		"serves while Vault is sealed":   {sealed: true, end: time.Hour, serves: true},
-		"does not serve beyond its end":  {sealed: true, end: -1, kind: client.Unavailable},
-		"is replaced after its end, too": {end: -1},
+		"is not replaced before it is due": {wait: 35 * time.Minute, serves: true},
+		"is replaced":                      {wait: 45 * time.Minute},
+		"serves while Vault is sealed":     {sealed: true, wait: 45 * time.Minute, serves: true},
+		"does not serve beyond its end":    {sealed: true, wait: time.Hour, kind: client.Unavailable},
+		"is replaced after its end, too":   {wait: 2 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			old := w.mounted("a")
-			v := w.open("a")
-			defer v.Close()
-			old.life = span{due: time.Now(), end: time.Now().Add(row.end)}
-			w.vault.Seal(row.sealed)
-			got, err := v.Holding(t.Context(), w.vault.Vault("app"), w.jwt)
-			if kind := client.KindOf(err); kind != row.kind {
-				t.Fatalf("got error %v, want kind %v", err, row.kind)
-			}
-			if row.kind == 0 && (got == old) != row.serves {
-				t.Errorf("got the old holding: %v, want %v", got == old, row.serves)
-			}
-			if counted := w.stale.Load() == 1; counted != row.serves {
-				t.Errorf("counted as stale: %v, want %v", counted, row.serves)
-			}
+			bubble(t, func(w *world) {
+				old := w.mounted("a")
+				old.token.Renewable = false // and nobody renews it: the keeper does not run
+				time.Sleep(row.wait)
+				w.vault.Seal(row.sealed)
+				v := w.open("a")
+				defer v.Close()
+				got, err := v.Holding(w.t.Context())
+				if kind := client.KindOf(err); kind != row.kind {
+					w.t.Fatalf("got error %v, want kind %v", err, row.kind)
+				}
+				if row.kind == 0 && (got == old) != row.serves {
+					w.t.Errorf("got the old holding: %v, want %v", got == old, row.serves)
+				}
+				if counted := w.stale.Load() == 1; counted != (row.serves && row.sealed) {
+					w.t.Errorf("counted as stale: %v, want %v", counted, row.serves && row.sealed)
+				}
+			})
 		})
 	}
 }

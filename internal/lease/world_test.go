@@ -3,12 +3,18 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"leasehold/internal/client"
@@ -18,66 +24,153 @@ import (
 )
 
 const (
-	userPath   = "database/creds/app"
-	loginPath  = "auth/kubernetes/login"
-	revokePath = "auth/token/revoke-self"
+	userPath       = "database/creds/app"
+	loginPath      = "auth/kubernetes/login"
+	revokePath     = "auth/token/revoke-self"
+	renewTokenPath = "auth/token/renew-self"
+	renewLeasePath = "sys/leases/renew"
 
 	patience = 20 * time.Second // for what must happen; nothing waits so long when it does
 )
 
-var userSource = spec.Source{Method: http.MethodGet, Path: userPath}
+var (
+	userSource   = spec.Source{Method: http.MethodGet, Path: userPath}
+	keySource    = spec.Source{Method: http.MethodGet, Path: "kv/app"}
+	staticSource = spec.Source{Method: http.MethodGet, Path: "database/static-creds/shared"}
+)
 
-// world is a keeper and a fake Vault. Nothing runs by itself: a test makes the keeper's passes, at whatever time it
-// likes, so that none needs to go by.
+// world is a keeper, a fake Vault and fake pods. Vault is reached by pipes, so that all of it may live in a bubble.
 type world struct {
-	t           *testing.T
-	vault       *vaulttest.Server
-	keeper      *Keeper
-	jwt         redact.String
-	released    chan string // outcomes
+	t       *testing.T
+	vault   *vaulttest.Server
+	network *network
+	pods    *pods
+	config  Config
+	keeper  *Keeper
+	log     *text
+	jwt     redact.String
+	expires time.Time // of jwt
+
+	writes      atomic.Bool // the provider may write into the volumes
 	stale       atomic.Int32
 	unrevocable atomic.Int32
+	fromMemory  atomic.Int32
+	unwritten   atomic.Int32 // journal errors
+	refills     atomic.Int32
+	notAllowed  atomic.Pointer[error] // what a refill fails with before it asks anybody
+
+	mu       sync.Mutex
+	outcomes []string          // "released revoked", "renewed token ok", "replaced ok" ...
+	files    map[string]string // what volumes show, by pod
 }
 
+// newWorld makes a world of whose keeper nothing runs by itself.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	pool, err := client.NewPool(client.Config{Timeout: patience, MaxInFlight: 32, MaxTransports: 8, MaxAnswer: 1 << 20})
+	return worldAround(t, vaulttest.New(t))
+}
+
+// bubble runs a test in a world whose clock goes only while nobody has anything to do. Only the fake Vault's own
+// listener, which nobody uses, stays outside.
+func bubble(t *testing.T, test func(w *world)) {
+	t.Helper()
+	vault := vaulttest.New(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := worldAround(t, vault)
+		// Its password changed before the bubble's clock began.
+		vault.Write("database/static-roles/shared", vaulttest.Data{"username": "shared", "rotation_period": "1h"})
+		test(w)
+	})
+}
+
+func worldAround(t *testing.T, vault *vaulttest.Server) *world {
+	t.Helper()
+	w := &world{t: t, vault: vault, network: newNetwork(t, vault), pods: newPods(), log: &text{}, files: map[string]string{}}
+	pool, err := client.NewPool(client.Config{
+		Timeout: patience, MaxInFlight: 64, MaxTransports: 8, MaxAnswer: 1 << 20, Dial: w.network.dial,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, vault: vaulttest.New(t), released: make(chan string, 100)}
 	t.Cleanup(pool.Close)
-	w.jwt = w.vault.Signer.Token(vaulttest.Claims{})
-	w.keeper = NewKeeper(Config{
-		Pool: pool, AbandonAfter: time.Minute, RevokeGrace: 10 * time.Minute, DrainTimeout: patience,
-		Log:         slog.New(slog.DiscardHandler),
-		Stale:       func() { w.stale.Add(1) },
-		Unrevocable: func() { w.unrevocable.Add(1) },
-		Released:    func(outcome string) { w.released <- outcome },
-	})
+	w.writes.Store(true)
+	w.newToken(365 * 24 * time.Hour)
+	w.config = Config{
+		Pool: pool, Pods: w.pods, AbandonAfter: time.Minute, SettleTimeout: patience, Publishes: true,
+		Log:           slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Stale:         func() { w.stale.Add(1) },
+		FromMemory:    func() { w.fromMemory.Add(1) },
+		Unrevocable:   func() { w.unrevocable.Add(1) },
+		JournalFailed: func() { w.unwritten.Add(1) },
+		Released:      func(outcome string) { w.happened("released " + outcome) },
+		Renewed:       func(what, outcome string) { w.happened("renewed " + what + " " + outcome) },
+		Replaced:      func(outcome string) { w.happened("replaced " + outcome) },
+	}
+	w.keeper = NewKeeper(w.config)
+	w.keeper.refill = w.refill
 	return w
 }
 
-// open is a Mount's first step, for a volume of the pod's.
-func (w *world) open(pod string) *Volume {
+// newToken gives the pods' next Mounts a service account token that lives so long.
+func (w *world) newToken(life time.Duration) {
+	w.jwt = w.vault.Signer.Token(vaulttest.Claims{Life: life})
+	w.expires = time.Now().Add(life).UTC()
+}
+
+// order is what a Mount of a pod's volume asks for: a database user.
+func (w *world) order(pod string, changes ...func(*spec.Mount)) spec.Mount {
+	m := spec.Mount{
+		Class: spec.Class{
+			Vault:     w.vault.Vault("app"),
+			Objects:   []spec.Object{{Name: "user", Source: userSource, Mode: 0o644}},
+			Lifecycle: spec.Lifecycle{Refresh: 5 * time.Minute, RenewAt: 0.67, RevokeGrace: 10 * time.Minute},
+		},
+		Pod: spec.Pod{
+			Namespace: "shop", Name: pod, UID: "uid-of-" + pod, ServiceAccount: "app", Token: w.jwt, TokenExpires: w.expires,
+		},
+		Volume: "/pods/" + pod, Mode: 0o644,
+	}
+	for _, change := range changes {
+		change(&m)
+	}
+	return m
+}
+
+// as is a class of another Vault role.
+func (w *world) as(role string) func(*spec.Mount) {
+	return func(m *spec.Mount) { m.Class.Vault.Role = role }
+}
+
+// of is a class of these sources.
+func of(sources ...spec.Source) func(*spec.Mount) {
+	return func(m *spec.Mount) {
+		m.Class.Objects = nil
+		for i, s := range sources {
+			m.Class.Objects = append(m.Class.Objects, spec.Object{Name: fmt.Sprintf("file%d", i), Source: s, Mode: 0o644})
+		}
+	}
+}
+
+func frozen(m *spec.Mount) { m.Class.Lifecycle.Frozen = true }
+
+// open is a Mount's first step.
+func (w *world) open(pod string, changes ...func(*spec.Mount)) *Volume {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
-	v, err := w.keeper.Open(ctx, Key{PodUID: pod, Target: "/pods/" + pod})
+	v, err := w.keeper.Open(ctx, w.order(pod, changes...))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return v
 }
 
-// holding is a Mount's second step, for a class with the Vault role.
-func (w *world) holding(v *Volume, role string) *Holding {
+// holding is a Mount's second step.
+func (w *world) holding(v *Volume) *Holding {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	h, err := v.Holding(ctx, w.vault.Vault(role), w.jwt)
+	h, err := v.Holding(w.t.Context())
 	if err != nil {
-		w.t.Fatalf("holding for role %q: got error %v", role, err)
+		w.t.Fatalf("holding: got error %v", err)
 	}
 	return h
 }
@@ -93,39 +186,90 @@ func (w *world) read(h *Holding) string {
 }
 
 // mount is a whole Mount of a pod's volume.
-func (w *world) mount(pod string) (*Holding, error) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+func (w *world) mount(pod string, changes ...func(*spec.Mount)) (*Holding, error) {
+	ctx, cancel := context.WithTimeout(w.t.Context(), 4*patience)
 	defer cancel()
-	v, err := w.keeper.Open(ctx, Key{PodUID: pod, Target: "/pods/" + pod})
+	v, err := w.keeper.Open(ctx, w.order(pod, changes...))
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	h, err := v.Holding(ctx, w.vault.Vault("app"), w.jwt)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := h.Read(ctx, userSource); err != nil {
-		return nil, err
-	}
-	v.Show(h, []spec.Source{userSource})
-	return h, nil
+	return w.fill(ctx, v, true)
 }
 
 // mounted is what a volume shows after a Mount that succeeded.
-func (w *world) mounted(pod string) *Holding {
+func (w *world) mounted(pod string, changes ...func(*spec.Mount)) *Holding {
 	w.t.Helper()
-	h, err := w.mount(pod)
+	h, err := w.mount(pod, changes...)
 	if err != nil {
 		w.t.Fatalf("mount: got error %v", err)
 	}
 	return h
 }
 
-// pass lets the keeper do what is due at a moment, and returns the next one.
-func (w *world) pass(at time.Time) time.Time {
-	next := w.keeper.pass(context.Background(), at)
-	w.keeper.releases.Wait()
+// refill is what the provider does when the keeper asks it to.
+func (w *world) refill(ctx context.Context, v *Volume) error {
+	w.refills.Add(1)
+	if err := w.notAllowed.Load(); err != nil {
+		return *err
+	}
+	_, err := w.fill(ctx, v, false)
+	return err
+}
+
+// fill does what the provider does in a Mount, and in a refill.
+func (w *world) fill(ctx context.Context, v *Volume, mount bool) (*Holding, error) {
+	h, frozen := v.Frozen()
+	if !frozen {
+		var err error
+		if h, err = v.Holding(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var all []string
+	for _, source := range v.Mount().Class.Sources() {
+		grant, found := client.Grant{}, false
+		if frozen {
+			grant, found = h.Remembered(source)
+		}
+		if !found {
+			var err error
+			if grant, err = h.Read(ctx, source); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, string(grant.Data.Reveal()))
+	}
+	written := w.writes.Load()
+	v.Written(written)
+	if !written && !mount {
+		return nil, errors.New("the volume is not where the provider may write")
+	}
+	v.Show(h)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.files[v.Mount().Pod.Name] = strings.Join(all, "\n")
+	return h, nil
+}
+
+// shows is what the files of a pod's volume were made of.
+func (w *world) shows(pod string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.files[pod]
+}
+
+// volume is the keeper's volume of a pod, nil if it has none.
+func (w *world) volume(pod string) *Volume {
+	w.keeper.mu.Lock()
+	defer w.keeper.mu.Unlock()
+	return w.keeper.volumes[keyOf(w.order(pod))]
+}
+
+// pass lets the keeper do what is due now, and returns when it wants to do something next.
+func (w *world) pass() time.Time {
+	next := w.keeper.pass(context.Background(), time.Now())
+	w.keeper.errands.Wait()
 	return next
 }
 
@@ -133,41 +277,53 @@ func (w *world) pass(at time.Time) time.Time {
 func (w *world) run() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	k := w.keeper
 	go func() {
 		defer close(done)
-		w.keeper.Run(ctx)
+		k.Run(ctx, w.refill)
 	}()
-	stop = func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		<-done
-	}
+	})
 	w.t.Cleanup(stop)
 	return stop
 }
 
-// wantReleased waits until the keeper has tried to give a token back.
-func (w *world) wantReleased(want string) {
+// restart is another instance on the same journal.
+func (w *world) restart(dir string) {
 	w.t.Helper()
-	select {
-	case got := <-w.released:
-		if got != want {
-			w.t.Errorf("given back: got %q, want %q", got, want)
-		}
-	case <-time.After(patience):
-		w.t.Fatalf("given back: got nothing, want %q", want)
+	w.keeper = NewKeeper(w.config)
+	w.keeper.refill = w.refill
+	if err := w.keeper.Resume(dir, true); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
-// wantNothingReleased checks that the keeper has not tried to give a token back.
-func (w *world) wantNothingReleased() {
+// happened notes an outcome.
+func (w *world) happened(outcome string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.outcomes = append(w.outcomes, outcome)
+}
+
+// take returns the outcomes since the last time.
+func (w *world) take() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	outcomes := w.outcomes
+	w.outcomes = nil
+	return outcomes
+}
+
+// wantOutcomes checks what has happened since the last time, in any order.
+func (w *world) wantOutcomes(want ...string) {
 	w.t.Helper()
-	select {
-	case got := <-w.released:
-		w.t.Errorf("given back: got %q, want nothing", got)
-	default:
-	}
-	if n := w.vault.Count(http.MethodPost, revokePath); n != 0 {
-		w.t.Errorf("got %d requests to revoke, want none", n)
+	got := w.take()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		w.t.Errorf("outcomes: got %q, want %q", got, want)
 	}
 }
 
@@ -196,9 +352,7 @@ func (w *world) otherRole(more vaulttest.Data) string {
 		"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{vaulttest.Audience}, "token_policies": []string{"app"},
 		"token_ttl": "1h",
 	}
-	for k, v := range more {
-		role[k] = v
-	}
+	maps.Copy(role, more)
 	w.vault.Write("auth/kubernetes/role/other", role)
 	return "other"
 }
@@ -219,6 +373,21 @@ func (w *world) hold(method, path string) (arrived <-chan struct{}, release func
 	return came, release
 }
 
+// answer has Vault answer a request "METHOD path" with a status, and a header as "name: value" or "".
+func (w *world) answer(method, path string, status int, header string) {
+	w.vault.Intercept(func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.Method != method || strings.TrimPrefix(r.URL.Path, "/v1/") != path {
+			return false
+		}
+		if name, value, found := strings.Cut(header, ": "); found {
+			rw.Header().Set(name, value)
+		}
+		rw.WriteHeader(status)
+		_, _ = rw.Write([]byte(`{"errors":["trouble"]}`))
+		return true
+	})
+}
+
 // leaveAtLogin is a Mount that is cancelled while Vault is at its login. Vault goes on when release is called.
 func (w *world) leaveAtLogin(v *Volume) (release func()) {
 	w.t.Helper()
@@ -228,7 +397,7 @@ func (w *world) leaveAtLogin(v *Volume) (release func()) {
 		<-arrived
 		cancel()
 	}()
-	if _, err := v.Holding(ctx, w.vault.Vault("app"), w.jwt); !errors.Is(err, context.Canceled) {
+	if _, err := v.Holding(ctx); !errors.Is(err, context.Canceled) {
 		w.t.Fatalf("got error %v, want context.Canceled", err)
 	}
 	return release
@@ -249,4 +418,182 @@ func await(t *testing.T, c <-chan struct{}, what string) {
 	case <-time.After(patience):
 		t.Fatalf("%s: it did not happen", what)
 	}
+}
+
+// network leads to one server, by pipes.
+type network struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	down   atomic.Bool // connections are refused, and those that there are fail
+
+	mu   sync.Mutex
+	ends []net.Conn // of the server
+}
+
+// newNetwork serves a handler until the test ends.
+func newNetwork(t *testing.T, handler http.Handler) *network {
+	n := &network{conns: make(chan net.Conn), closed: make(chan struct{})}
+	server := &http.Server{Handler: handler} //nolint:gosec // nobody is slow here
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(n)
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+	})
+	return n
+}
+
+func (n *network) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	if n.down.Load() {
+		return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	}
+	ours, theirs := net.Pipe()
+	select {
+	case n.conns <- theirs:
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.ends = append(n.ends, theirs)
+		return ours, nil
+	case <-n.closed:
+		return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// cut takes the network down, or brings it up again.
+func (n *network) cut(down bool) {
+	n.down.Store(down)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.ends {
+		_ = c.Close()
+	}
+	n.ends = nil
+}
+
+// Accept, Close and Addr make the network a listener.
+func (n *network) Accept() (net.Conn, error) {
+	select {
+	case c := <-n.conns:
+		return c, nil
+	case <-n.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends the listening; it is called once.
+func (n *network) Close() error {
+	close(n.closed)
+	return nil
+}
+
+// Addr is an address that nobody looks at.
+func (n *network) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+// pods is a cluster that knows what a test tells it. All pods live unless it says otherwise.
+type pods struct {
+	mu       sync.Mutex
+	lives    map[string]Life // by name, as the watch has it
+	gone     map[string]bool // by name, as the API server has it
+	err      error           // of the API server
+	confirms int
+	events   []string // "pod reason: message"
+	token    func(audience string) (redact.String, time.Time, error)
+}
+
+func newPods() *pods { return &pods{lives: map[string]Life{}, gone: map[string]bool{}} }
+
+func (p *pods) set(name string, life Life) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lives[name] = life
+}
+
+func (p *pods) Look(pod spec.Pod) Life {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if life, found := p.lives[pod.Name]; found {
+		return life
+	}
+	return Alive
+}
+
+func (p *pods) Confirm(_ context.Context, pod spec.Pod) (Life, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.confirms++
+	switch {
+	case p.err != nil:
+		return Unknown, p.err
+	case p.gone[pod.Name]:
+		return Ended, nil
+	}
+	return Alive, nil
+}
+
+func (p *pods) Event(pod spec.Pod, reason, message string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events = append(p.events, pod.Name+" "+reason+": "+message)
+}
+
+func (p *pods) Token(_ context.Context, _ spec.Pod, audience string) (redact.String, time.Time, error) {
+	p.mu.Lock()
+	token := p.token
+	p.mu.Unlock()
+	return token(audience)
+}
+
+// takeEvents returns the events since the last time.
+func (p *pods) takeEvents() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	events := p.events
+	p.events = nil
+	return events
+}
+
+// wantEvent checks that there was exactly one event since the last time, and what it says.
+func (w *world) wantEvent(parts ...string) {
+	w.t.Helper()
+	events := w.pods.takeEvents()
+	if len(events) != 1 {
+		w.t.Errorf("got events %q, want one with %q", events, parts)
+		return
+	}
+	for _, part := range parts {
+		if !strings.Contains(events[0], part) {
+			w.t.Errorf("got event %q, want %q in it", events[0], part)
+		}
+	}
+}
+
+// wantNoEvent checks that there was none.
+func (w *world) wantNoEvent() {
+	w.t.Helper()
+	if events := w.pods.takeEvents(); len(events) != 0 {
+		w.t.Errorf("got events %q, want none", events)
+	}
+}
+
+// text is a log.
+type text struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (x *text) Write(p []byte) (int, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.b.Write(p)
+}
+
+func (x *text) String() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.b.String()
 }

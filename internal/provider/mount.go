@@ -1,9 +1,11 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
@@ -51,11 +53,10 @@ func (s *Server) Mount(ctx context.Context, request *v1alpha1.MountRequest) (*v1
 	}
 
 	response := &v1alpha1.MountResponse{
-		Files:         make([]*v1alpha1.File, len(a.files)),
+		Files:         forDriver(a.files),
 		ObjectVersion: make([]*v1alpha1.ObjectVersion, len(a.files)),
 	}
 	for i, f := range a.files {
-		response.Files[i] = &v1alpha1.File{Path: f.Path, Mode: int32(f.Mode.Perm()), Contents: f.Contents} //nolint:gosec // 0777 at most
 		response.ObjectVersion[i] = &v1alpha1.ObjectVersion{Id: f.Path, Version: render.Version(a.versionKey, f)}
 	}
 	return response, nil
@@ -68,28 +69,88 @@ type answer struct {
 	first      bool // the volume showed nothing before
 }
 
-// answer makes the volume's files: all of them, or none and an error that has every failure in it.
+// answer makes the volume's files: all of them, or none and an error that has every failure in it. Where the provider may
+// write, they are in the volume before the driver hears of them, and it finds nothing to change.
 func (s *Server) answer(ctx context.Context, mount spec.Mount) (answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.config.MountTimeout, slowError{s.config.MountTimeout})
 	defer cancel()
 
-	volume, err := s.config.Keeper.Open(ctx, lease.Key{PodUID: mount.Pod.UID, Target: mount.Volume})
+	volume, err := s.config.Keeper.Open(ctx, mount)
 	if err != nil {
 		return answer{}, fmt.Errorf("another Mount of this volume is still at work: %w", err)
 	}
 	defer volume.Close()
-	holding, err := volume.Holding(ctx, mount.Class.Vault, mount.Pod.Token)
+	holding, files, err := s.files(ctx, volume)
 	if err != nil {
 		return answer{}, err
 	}
+	written, err := s.publish(volume, files)
+	if err != nil {
+		return answer{}, err
+	}
+	volume.Written(written)
+	first := volume.Show(holding)
+	return answer{files, volume.VersionKey(), first}, nil
+}
+
+// errNotWritten is why a volume could not be filled between Mounts.
+var errNotWritten = errors.New("the volume is not where the provider may write: the driver's next poll brings the files")
+
+// Refill does for a volume what a Mount does between parsing and answering: whatever is due is read anew and written.
+// The caller has the volume's turn. When it fails, the volume shows what it showed before.
+func (s *Server) Refill(ctx context.Context, volume *lease.Volume) error {
+	holding, files, err := s.files(ctx, volume)
+	if err != nil {
+		return err
+	}
+	written, err := s.publish(volume, files)
+	if err != nil {
+		return err
+	}
+	volume.Written(written)
+	if !written {
+		return errNotWritten // so the files are still made of what they were
+	}
+	volume.Show(holding)
+	return nil
+}
+
+// files makes the files of a volume, with the holding that they are made of. What is frozen stays as it is, whatever is
+// due; only what it never had is read.
+func (s *Server) files(ctx context.Context, volume *lease.Volume) (*lease.Holding, []render.File, error) {
+	mount := volume.Mount()
+	holding, frozen := volume.Frozen()
+	if !frozen {
+		var err error
+		if holding, err = volume.Holding(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
 	files, err := render.Files(mount.Class.Objects, func(source spec.Source) (client.Grant, error) {
+		if frozen {
+			if grant, ok := holding.Remembered(source); ok {
+				return grant, nil
+			}
+		}
 		return holding.Read(ctx, source)
 	})
 	if err != nil {
-		return answer{}, err
+		return nil, nil, err
 	}
-	first := volume.Show(holding, mount.Class.Sources())
-	return answer{files, volume.VersionKey(), first}, nil
+	if name := mount.Class.Lifecycle.TokenFile; name != "" {
+		files = append(files, render.File{Path: name, Mode: mount.Mode, Contents: []byte(holding.Token().Reveal())})
+		slices.SortFunc(files, func(a, b render.File) int { return cmp.Compare(a.Path, b.Path) })
+	}
+	return holding, files, nil
+}
+
+// publish writes the files where the provider may.
+func (s *Server) publish(volume *lease.Volume, files []render.File) (written bool, err error) {
+	if s.config.Publisher == nil {
+		return false, nil
+	}
+	mount := volume.Mount()
+	return s.config.Publisher.Publish(mount.Volume, mount.Pod.UID, files)
 }
 
 // slowError is why a Mount stops waiting for Vault.

@@ -48,6 +48,7 @@ func TestNothingSecretIsLoggedOrReported(t *testing.T) {
 		"a proxy repeats the token":  {objects: objects, trouble: echo(502), fails: true},
 		"sealed":                     {objects: objects, trouble: func(b *bench) { b.vault.Seal(true) }, fails: true},
 		"down":                       {objects: objects, trouble: func(b *bench) { b.vault.Close() }, fails: true},
+		"the volume is full":         {objects: objects, trouble: func(b *bench) { mountTmpfs(b.t, b.target("uid-app-0", "secrets"), "size=8k") }, fails: true},
 		"no role for it":             {objects: objects, trouble: func(b *bench) { b.vault.Write("sys/auth/kubernetes", vaulttest.Data{"type": "jwt"}) }, fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,9 +27,10 @@ import (
 // apiVersion is the version of the driver's provider API that this package serves.
 const apiVersion = "v1alpha1"
 
-// Config is what a Server is made of. All of it is required.
+// Config is what a Server is made of. All of it but the Publisher is required.
 type Config struct {
 	Keeper       *lease.Keeper
+	Publisher    *Publisher // writes into volumes; nil: the driver does, when it polls
 	Operator     spec.Operator
 	MountTimeout time.Duration // how long a Mount waits for Vault; kubelet waits two minutes
 	StopTimeout  time.Duration // how long Serve waits at its end for the calls at work

@@ -75,6 +75,9 @@ func codeOf(err error) codes.Code {
 	if panicked := (*lease.PanicError)(nil); errors.As(err, &panicked) {
 		return codes.Internal
 	}
+	if failure := (*PublishError)(nil); errors.As(err, &failure) {
+		return codes.Internal // the node is in trouble, not the class
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return codes.Internal // waiting ended; the next try goes on from there
 	}

@@ -53,7 +53,7 @@ The Secrets Store CSI driver is not installed: no pod can mount anything yet. It
        --set enableSecretRotation=true --set rotationPollInterval=2m
 {{- end }}
 
-{{/* Whether the driver asks for tokens and rotates, and the command to mend its release. */}}
+{{/* Whether the driver asks for tokens and rotates as far as the provider needs it, and the command to mend its release. */}}
 {{- define "leasehold.advice.driver" -}}
 {{- $audience := .Values.vault.audience -}}
 {{- $requests := dig "spec" "tokenRequests" list .csiDriver | default list -}}
@@ -79,13 +79,25 @@ The Secrets Store CSI driver is not installed: no pod can mount anything yet. It
 {{- $interval := get . "rotation-poll-interval" | default "2m" -}}
 {{- if gt (include "leasehold.seconds" $interval | int) 120 }}{{ $slow = $interval }}{{ end -}}
 {{- end -}}
-{{- if not $rotates -}}
-{{- $faults = append $faults "The driver's rotation is off: a running pod never gets new credentials." -}}
+{{- /* What is lost without polls depends on what the provider may do by itself. */ -}}
+{{- $alone := and .Values.provider.publish .Values.provider.tokenRequests.enabled -}}
+{{- $suffices := or $rotates $alone -}}
+{{- $slow = ternary $slow "" $rotates -}}
+{{- if not $suffices -}}
+{{- if .Values.provider.publish -}}
+{{- $faults = append $faults (join "\n   " (list
+  "The driver's rotation is off, and provider.tokenRequests.enabled is false: nobody brings a token to log in anew."
+  "Running pods keep getting new credentials until their Vault token reaches its maximum TTL; then the credentials end."
+  "An Event on the pod says so before. A Vault role with token_period has no such end.")) -}}
+{{- else -}}
+{{- $faults = append $faults
+  "The driver's rotation is off, and provider.publish is false: a running pod never gets new credentials." -}}
+{{- end -}}
 {{- else if $slow -}}
 {{- $faults = append $faults (printf
   "The driver's rotation interval of %s is too long, 2m is the most: a pod may start with an empty volume." $slow) -}}
 {{- end -}}
-{{- if or $slow (not $rotates) -}}
+{{- if or $slow (not $suffices) -}}
 {{- $settings = append $settings "--set enableSecretRotation=true --set rotationPollInterval=2m" -}}
 {{- $conditions = append $conditions "spec.requiresRepublish of the CSIDriver is true" -}}
 {{- $conditions = append $conditions "the driver has --enable-secret-rotation=true and --rotation-poll-interval=2m" -}}

@@ -22,7 +22,11 @@
 
 {{- /* A directory that is mounted within another would hide a part of it. */ -}}
 {{- $paths := dict "driver.providersDir" .Values.driver.providersDir "stateDir" .Values.stateDir
-  "the chart's own files" "/etc/leasehold/vault" -}}
+  "the chart's own files" "/etc/leasehold/vault"
+  "the service account's files" "/var/run/secrets/kubernetes.io/serviceaccount" -}}
+{{- if .Values.provider.publish -}}
+{{- $_ := set $paths "kubelet's directory of pods" (printf "%s/pods" .Values.driver.kubeletRootDir) -}}
+{{- end -}}
 {{- if $sources }}{{ $_ := set $paths "vault.tlsDir.mountPath" $vault.tlsDir.mountPath }}{{ end -}}
 {{- range $name, $path := $paths -}}
 {{- range $other, $outer := $paths -}}
@@ -49,6 +53,8 @@
 {{- else if eq .name "GOMEMLIMIT" -}}
 {{- $faults = append $faults
   "provider.extraEnv: GOMEMLIMIT belongs to the chart; set provider.resources.limits.memory" -}}
+{{- else if eq .name "NODE_NAME" -}}
+{{- $faults = append $faults "provider.extraEnv: NODE_NAME belongs to the chart; Kubernetes sets it" -}}
 {{- end -}}
 {{- end -}}
 
@@ -71,13 +77,19 @@ allow-skip-tls-verify: set vault.allowSkipTLSVerify
 allowed-vault-addrs: set vault.allowedAddresses
 default-audience: set vault.audience
 http-addr: the probes use :8080
+journal-on-disk: set journalOnDisk
+kubeconfig: the provider uses its service account
 log-format: set provider.logFormat
 log-level: set provider.logLevel
 mount-timeout: set provider.mountTimeout
+node-name: Kubernetes sets it, by NODE_NAME
+pods-dir: set driver.kubeletRootDir
 provider-name: set provider.name
 providers-dir: set driver.providersDir
+publish: set provider.publish
 state-dir: set stateDir
 tls-dir: set vault.tlsDir
+token-requests: set provider.tokenRequests.enabled
 vault-addr: set vault.address
 vault-mount: set vault.authPath
 vault-namespace: set vault.namespace

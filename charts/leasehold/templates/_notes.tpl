@@ -3,6 +3,13 @@
 Leasehold {{ .root.Chart.AppVersion }} serves classes with "provider: {{ .root.Values.provider.name }}" on every node:
 
   kubectl -n {{ .root.Release.Namespace }} rollout status daemonset/{{ include "leasehold.provider.name" .root }}
+
+What it holds for the pods of a node, asked of the provider's pod there:
+
+  kubectl -n {{ .root.Release.Namespace }} get pods -o wide -l app.kubernetes.io/instance={{ .root.Release.Name }}
+  kubectl -n {{ .root.Release.Namespace }} exec POD -- /provider status
+  {{- if ne .root.Values.provider.name "vault" }} -provider-name={{ .root.Values.provider.name }}{{ end }}
+  {{- if ne .root.Values.stateDir "/run/leasehold" }} -state-dir={{ .root.Values.stateDir }}{{ end }}
 {{- if .advice }}
 
 To do:
