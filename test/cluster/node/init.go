@@ -117,7 +117,9 @@ func guardSysctls() error {
 func network() error {
 	for _, line := range []string{
 		"link set lo up",
-		"link add " + bridge + " type bridge",
+		// An address of its own: else it takes the lowest of those of its pods, and whenever that changes, pods that have
+		// learned the old one reach the node no more until they ask again.
+		"link add " + bridge + " address 0a:58:0a:f4:00:01 type bridge",
 		"addr add " + address + "/24 dev " + bridge,
 		"link set " + bridge + " up",
 	} {

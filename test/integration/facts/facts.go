@@ -84,14 +84,16 @@ func Names(all []Ending) []string {
 	return names
 }
 
-// Users returns the users that Vault made for the shop, as PostgreSQL lists them.
-func Users(ctx context.Context, postgres *bed.Postgres) ([]Ending, error) {
+// Users returns the users that Vault made for a database role, as PostgreSQL lists them. A role's name of more than 8 characters
+// is cut in theirs.
+func Users(ctx context.Context, postgres *bed.Postgres, role string) ([]Ending, error) {
 	c, err := pgx.Connect(ctx, postgres.URL("postgres", postgres.Password))
 	if err != nil {
 		return nil, fmt.Errorf("log in to PostgreSQL: %w", err)
 	}
 	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }()
-	rows, err := c.Query(ctx, `SELECT rolname, rolvaliduntil FROM pg_roles WHERE rolname LIKE $1 ORDER BY rolname`, pattern)
+	// Vault names them by who logged in, role, chance and time.
+	rows, err := c.Query(ctx, `SELECT rolname, rolvaliduntil FROM pg_roles WHERE rolname LIKE $1 ORDER BY rolname`, "v-%-"+role+"-%")
 	if err != nil {
 		return nil, fmt.Errorf("list the users of PostgreSQL: %w", err)
 	}

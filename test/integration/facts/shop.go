@@ -15,8 +15,8 @@ const (
 	RolePath  = "auth/kubernetes/role/db-app"
 	Policy    = "db-app"
 
-	// pattern is how Vault names those users: by who logged in, role, chance and time.
-	pattern = "v-%-db-app-%"
+	// DatabaseRole is the one that those users are of.
+	DatabaseRole = "db-app"
 
 	// Life is that of a pod's Vault token, and of the user that hangs on it.
 	Life = time.Hour

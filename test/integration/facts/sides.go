@@ -18,7 +18,7 @@ type Sides struct {
 
 // OnlyOurs tells whether the users that Vault made are those of the logins.
 func (s Sides) OnlyOurs(ctx context.Context, logins []Login) error {
-	made, err := Users(ctx, s.Postgres)
+	made, err := Users(ctx, s.Postgres, DatabaseRole)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func onlyOurs(made []Ending, logins []Login) error {
 // Compare shows the users of the logins and their leases, and tells whether there is one of each for each login, with most
 // of its life before it, and none besides.
 func (s Sides) Compare(ctx context.Context, text *page.Sheet, logins []Login) error {
-	made, err := Users(ctx, s.Postgres)
+	made, err := Users(ctx, s.Postgres, DatabaseRole)
 	if err != nil {
 		return err
 	}

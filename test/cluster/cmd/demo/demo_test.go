@@ -80,9 +80,48 @@ func TestManifests(t *testing.T) {
 			t.Errorf("the pods of %s name the class %q, want %q", name, got, want)
 		}
 	}
+	brief := documents(t, "checkout.yaml")
+	if len(brief) != 2 {
+		t.Fatalf("checkout.yaml: %d objects, want the class and the pod", len(brief))
+	}
+	checkBrief(t, brief[0], brief[1], accounts)
 	args, err := yaml.Marshal(at(t, cart, "containers", "args"))
 	if err != nil || !strings.Contains(string(args), facts.Question) {
 		t.Errorf("the pods do not ask %q: %s, %v", facts.Question, args, err)
+	}
+}
+
+// checkBrief is for the pod whose credentials end within seconds, and its class.
+func checkBrief(t *testing.T, class, pod map[string]any, accounts map[any]bool) {
+	t.Helper()
+	if role := at(t, class, "spec", "parameters", "roleName"); role != brief {
+		t.Errorf("the class names the role %q, want %q", role, brief)
+	}
+	objects, _ := at(t, class, "spec", "parameters", "objects").(string)
+	for _, want := range []string{"objectName: db/username\n  secretPath: " + briefPath, "objectName: db/password\n  secretPath: " + briefPath} {
+		if !strings.Contains(objects, want+"\n") {
+			t.Errorf("the class reads %q, want %q in it", objects, want)
+		}
+	}
+	if len(brief) > 8 {
+		t.Errorf("Vault would cut %q in the names of users", brief)
+	}
+	if life, most := int(briefLife.Seconds()), int(briefMost.Seconds()); life < 5 || life >= most || most >= 2*life {
+		t.Errorf("leases of %d s and at most %d s: want the first renewal to be the last, and time to tell it", life, most)
+	}
+	spec := at(t, pod, "spec")
+	if account := at(t, spec, "serviceAccountName"); account != "checkout" || !accounts[account] {
+		t.Errorf("the pod has the service account %q, want checkout, and that in accounts.yaml", account)
+	}
+	if got, want := at(t, spec, "volumes", "csi", "volumeAttributes", "secretProviderClass"), at(t, class, "metadata", "name"); got != want {
+		t.Errorf("the pod names the class %q, want %q", got, want)
+	}
+	// Where the client looks if nobody says otherwise, and the story too.
+	if path := at(t, spec, "containers", "volumeMounts", "mountPath"); path != "/secrets" {
+		t.Errorf("the volume is at %q, want /secrets", path)
+	}
+	if label := at(t, pod, "metadata", "labels", "app"); label != at(t, pod, "metadata", "name") {
+		t.Errorf("the pod's label app is %q, want its name", label)
 	}
 }
 
@@ -173,6 +212,119 @@ func TestCount(t *testing.T) {
 	}
 	if _, err := count(""); err == nil {
 		t.Error("no metrics: got no error")
+	}
+}
+
+func TestStream(t *testing.T) {
+	const (
+		one   = `{"time":"2026-01-02T03:04:05.5Z","user":"v-a","queries":10,"failed":0,"users":1}` + "\n"
+		two   = `{"time":"2026-01-02T03:04:06.5Z","user":"v-b","queries":20,"failed":0,"users":2}` + "\n"
+		wrong = `{"time":"2026-01-02T03:04:06Z","user":"v-a","error":"no such user"}` + "\n"
+	)
+	want := stream{time.Date(2026, 1, 2, 3, 4, 6, 5e8, time.UTC), 20, 0, 2}
+	if got, err := streamOf(one + two); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	for log, says := range map[string]string{
+		one + wrong + two:     "no such user",
+		"":                    "said nothing",
+		"client: EVERY is 0s": "EVERY is 0s",
+	} {
+		if _, err := streamOf(log); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: got error %v, want one with %q", log, err, says)
+		}
+	}
+	for name, row := range map[string]struct {
+		said stream
+		says string // "": it is as it should be
+	}{
+		"flawless":   {stream{Queries: 100, Users: 2}, ""},
+		"a failure":  {stream{Queries: 100, Users: 2, Failed: 1}, "1 of 100 queries failed"},
+		"one user":   {stream{Queries: 100, Users: 1}, "of 1 users"},
+		"it stopped": {stream{Queries: 12, Users: 2}, "12 queries in 10s"},
+	} {
+		err := row.said.flawless(10 * time.Second)
+		if row.says == "" && err != nil || row.says != "" && (err == nil || !strings.Contains(err.Error(), row.says)) {
+			t.Errorf("%s: got error %v, want one with %q", name, err, row.says)
+		}
+	}
+}
+
+func TestEnding(t *testing.T) {
+	at := func(second int) time.Time { return time.Unix(int64(second), 0) }
+	for name, row := range map[string]struct {
+		lines []string
+		want  ending
+	}{
+		"phase first":  {[]string{"ADDED Running", "MODIFIED Running", "MODIFIED Succeeded", "MODIFIED Succeeded", "DELETED Succeeded"}, ending{over: at(2), gone: at(4)}},
+		"a failure":    {[]string{"ADDED Running", "MODIFIED Failed", "DELETED Failed"}, ending{over: at(1), gone: at(2)}},
+		"by force":     {[]string{"ADDED Running", "DELETED Running"}, ending{over: at(1), gone: at(1)}},
+		"still there":  {[]string{"ADDED Running", "MODIFIED Running"}, ending{}},
+		"only at last": {[]string{"MODIFIED Succeeded"}, ending{over: at(0)}},
+	} {
+		var got ending
+		for i, line := range row.lines {
+			if more := got.note(line, at(i)); more == strings.HasPrefix(line, "DELETED") {
+				t.Errorf("%s: after %q there is more: %t", name, line, more)
+			}
+		}
+		if got != row.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, row.want)
+		}
+	}
+}
+
+func TestEndingIsToldInOrder(t *testing.T) {
+	at := func(ms int) time.Time { return time.UnixMilli(int64(1000 + ms)) }
+	for name, row := range map[string]struct {
+		end  ending
+		want string
+	}{
+		"the user in between": {ending{at(0), at(100), at(300), at(200)}, "containers 100 ms, user 200 ms, deleted 300 ms"},
+		"the user at last":    {ending{at(0), at(100), at(200), at(300)}, "containers 100 ms, deleted 200 ms, user 300 ms"},
+	} {
+		var got []string
+		for _, cells := range row.end.rows() {
+			for _, what := range []string{"containers", "deleted", "user"} {
+				if strings.Contains(cells[0], what) {
+					got = append(got, what+strings.TrimPrefix(cells[1], "after"))
+				}
+			}
+		}
+		if told := strings.Join(got, ", "); told != row.want {
+			t.Errorf("%s: got %q, want %q", name, told, row.want)
+		}
+	}
+}
+
+func TestExchanged(t *testing.T) {
+	two := []string{"a", "b"}
+	for name, row := range map[string]struct {
+		before, after []string
+		well          bool
+	}{
+		"one for another": {two, []string{"c", "b"}, true},
+		"still there":     {two, two, false},
+		"not yet gone":    {two, []string{"a", "b", "c"}, false},
+		"none yet":        {two, []string{"b"}, false},
+		"both for others": {two, []string{"c", "d"}, false},
+		"too few before":  {[]string{"a"}, []string{"a", "b"}, false},
+	} {
+		if err := exchanged(row.before, row.after); (err == nil) != row.well {
+			t.Errorf("%s: got error %v", name, err)
+		}
+	}
+}
+
+func TestLines(t *testing.T) {
+	var got []string
+	each := func(line string) bool { got = append(got, line); return line != "b" }
+	// The command would go on for ever: nobody wants more than two lines.
+	if err := lines(t.Context(), "echo a; echo b; exec sleep 3600", each); err != nil || strings.Join(got, " ") != "a b" {
+		t.Errorf("got %q, %v, want a and b", got, err)
+	}
+	if err := lines(t.Context(), "echo c; echo why >&2; exit 3", each); err == nil || !strings.Contains(err.Error(), "why") {
+		t.Errorf("a command that fails: got error %v, want one that says why", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 // Command demo shows on a real cluster what Leasehold does: two pods of one Deployment query PostgreSQL, each as a database
-// user of its own. What it tells, it has verified: it fails if anything is not so. It runs inside the cluster of test/cluster
-// and leaves everything there, for whoever wants to look around.
+// user of its own; another one's user is replaced while it queries; and a pod is deleted, and its user is gone. What it tells,
+// it has verified: it fails if anything is not so. It runs inside the cluster of test/cluster and leaves everything there, for
+// whoever wants to look around.
 package main
 
 import (
@@ -17,7 +18,7 @@ import (
 )
 
 const usage = `Plays the story of Leasehold on a real cluster: two pods mount one SecretProviderClass, and each gets
-a database user of its own.
+a database user of its own, which is replaced in time and ends with its pod.
 
     make demo            builds what is missing, starts the cluster, and runs this
     build/bin/cluster exec -- build/bin/cluster-demo

@@ -18,8 +18,9 @@ var places = []struct{ name, command string }{
 	{"descriptions", "kubectl describe pods,secretproviderclasses,secretproviderclasspodstatuses -n shop; " +
 		"kubectl describe pods -n leasehold-system"},
 	{"Leasehold's log", "kubectl logs -n leasehold-system --selector app.kubernetes.io/component=provider --tail=-1"},
+	{"Leasehold's status", status + " -o json"},
 	{"the driver's log", "kubectl logs -n kube-system --selector app=secrets-store-csi-driver --all-containers --tail=-1"},
-	{"the pods' logs", "kubectl logs -n shop --selector app=cart --tail=-1"},
+	{"the pods' logs", "kubectl logs -n shop --selector app --tail=-1"},
 }
 
 func (s *story) search(ctx context.Context, text *page.Sheet) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -25,6 +26,33 @@ func shell(ctx context.Context, command string) (string, error) {
 		return "", fmt.Errorf("%q: %w: %s", strings.Join(strings.Fields(command), " "), err, strings.TrimSpace(errs.String()))
 	}
 	return out.String(), nil
+}
+
+// lines gives a command to a shell and hands over each line that it writes, as it does. It ends the command when each wants no
+// more.
+func lines(ctx context.Context, command string, each func(line string) (more bool)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", command)
+	cmd.WaitDelay = 5 * time.Second
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	more := true
+	for scan := bufio.NewScanner(out); more && scan.Scan(); {
+		more = each(scan.Text())
+	}
+	cancel()
+	if err := cmd.Wait(); err != nil && more {
+		return fmt.Errorf("%q: %w: %s", strings.Join(strings.Fields(command), " "), err, strings.TrimSpace(errs.String()))
+	}
+	return nil
 }
 
 // show shows a command, runs it, and shows what it answered.

@@ -59,25 +59,7 @@ func (s *story) start(ctx context.Context, text *page.Sheet) error {
 	if err := show(ctx, text, "kubectl get pods -n shop"); err != nil {
 		return err
 	}
-	pods, err := items[pod](ctx, "kubectl get pods -n shop --selector app=cart")
-	if err != nil {
-		return err
-	}
-	for _, p := range pods {
-		if !p.ready() {
-			return fmt.Errorf("the pod %s is not ready", p.Metadata.Name)
-		}
-		s.pods = append(s.pods, p.Metadata.Name)
-		l, err := files(ctx, p.Metadata.Name)
-		if err != nil {
-			return err
-		}
-		s.logins = append(s.logins, l)
-	}
-	if len(s.pods) != 2 {
-		return fmt.Errorf("there are %d pods, want 2", len(s.pods))
-	}
-	if err := facts.Distinct(s.logins); err != nil {
+	if s.pods, s.logins, err = carts(ctx); err != nil {
 		return err
 	}
 	if err := s.sides().OnlyOurs(ctx, s.logins); err != nil {
@@ -86,6 +68,29 @@ func (s *story) start(ctx context.Context, text *page.Sheet) error {
 	text.Proved("Both were ready %s after they were asked for. Two pods of one service account, one class: two users, two passwords.",
 		page.Clock(took))
 	return nil
+}
+
+// carts returns the Deployment's two pods and what each pod's volume holds, in the same order. No two may have anything in
+// common.
+func carts(ctx context.Context) (names []string, logins []facts.Login, err error) {
+	pods, err := items[pod](ctx, "kubectl get pods -n shop --selector app=cart")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range pods {
+		if !p.ready() {
+			return nil, nil, fmt.Errorf("the pod %s is not ready", p.Metadata.Name)
+		}
+		l, err := files(ctx, p.Metadata.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		names, logins = append(names, p.Metadata.Name), append(logins, l)
+	}
+	if len(names) != 2 {
+		return nil, nil, fmt.Errorf("there are %d pods, want 2", len(names))
+	}
+	return names, logins, facts.Distinct(logins)
 }
 
 // warnings returns what kubelet complains of in the shop, for whoever asks why a pod did not start.

@@ -42,7 +42,7 @@ func (s *story) play(ctx context.Context) error {
 	if former {
 		parts = append(parts, part{
 			"End the pods of an earlier demo",
-			"And revoke their users in Vault, which Leasehold does not do yet when a pod ends.",
+			"Their users end with them.",
 			s.clear,
 		})
 	}
@@ -108,6 +108,17 @@ func (s *story) shop() []part {
 			s.poll,
 		},
 		{
+			"Replace a credential under a running pod",
+			"Ten times a second the pod shop/checkout opens a connection with what its files hold at that moment. Leasehold " +
+				"renews its lease, and when Vault goes no further, writes another user into the files while the old one still works.",
+			s.rotate,
+		},
+		{
+			"Delete a pod",
+			"What the pod had ends with it, and not when its lease would.",
+			s.remove,
+		},
+		{
 			"Start a pod that may not have it",
 			"The pod shop/report asks for the same, but its service account is not the one that the Vault role is bound to.",
 			s.refuse,
@@ -146,8 +157,9 @@ func (s *story) epilogue(took time.Duration) error {
 var lookAround = [][2]string{
 	{"kubectl get pods -n shop"},
 	{"kubectl exec -n shop deployment/cart -- cat /db/db-user"},
-	{"kubectl logs -n shop deployment/cart --follow"},
+	{"kubectl logs -n shop checkout --follow"},
 	{"kubectl describe pod -n shop report"},
+	{status},
 	{"kubectl logs -n leasehold-system daemonset/leasehold-provider"},
 	{`psql -c '\du'`},
 	{`curl -H "X-Vault-Token: $VAULT_TOKEN" $VAULT_ADDR/v1/` + facts.RolePath},

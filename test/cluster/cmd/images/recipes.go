@@ -101,8 +101,9 @@ func provider(_ context.Context, from parts) (*image.Image, error) {
 	return i, nil
 }
 
-// app is what the pods of the demo and the end-to-end suite run: all of busybox, and psql.
-func app(ctx context.Context, _ parts) (*image.Image, error) {
+// app is what the pods of the demo and the end-to-end suite run: all of busybox, psql, and the client that lives on its
+// credentials.
+func app(ctx context.Context, from parts) (*image.Image, error) {
 	i := &image.Image{
 		Reference: image.App,
 		Command:   []string{"/bin/sh"},
@@ -118,6 +119,9 @@ func app(ctx context.Context, _ parts) (*image.Image, error) {
 		return nil, fmt.Errorf("list what %s can do: %w", busybox, err)
 	}
 	if err := applets(ctx, i, strings.Fields(string(all))...); err != nil {
+		return nil, err
+	}
+	if err := i.StaticProgram("/bin/client", filepath.Join(from.bin, "client")); err != nil {
 		return nil, err
 	}
 	psql, err := first("/usr/lib/postgresql/*/bin/psql")
