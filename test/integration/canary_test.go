@@ -50,7 +50,7 @@ func (w *world) secrets() ([]string, error) {
 		}
 		secrets = append(secrets, heard...)
 	}
-	volumes, err := filepath.Glob(filepath.Join(w.bed.Dir, "kubelet*"))
+	volumes, err := filepath.Glob(filepath.Join(w.bed.Dir, "providers*", "kubelet"))
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +125,7 @@ func search(secrets []string, texts map[string][]byte) error {
 	for _, sign := range []struct{ of, text string }{
 		{"no log at level debug", `"level":"DEBUG"`},
 		{"no metrics", "leasehold_mount_duration_seconds_count{"},
+		{"no status", "LAST ERROR"},
 	} {
 		shows := func(name string) bool { return strings.Contains(string(texts[name]), sign.text) }
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(texts)), shows) {
@@ -166,7 +167,7 @@ func TestCanary(t *testing.T) {
 	must(t, "texts", err)
 	must(t, "before anything is planted", search(secrets, texts))
 	ours := make(map[string][]byte) // to search all of the run for each planted secret would take long
-	for _, name := range []string{provider.LogFile, t.Name() + ": metrics", t.Name() + ": error"} {
+	for _, name := range []string{provider.LogFile, t.Name() + ": metrics", t.Name() + ": status", t.Name() + ": error"} {
 		if ours[name] = texts[name]; len(texts[name]) == 0 {
 			t.Errorf("%s: got no text, want what the product said", name)
 		}
@@ -204,6 +205,7 @@ func TestCanary(t *testing.T) {
 func TestCanaryNeedsAir(t *testing.T) {
 	secrets := []string{"a secret to search for"}
 	log, metric := []byte(`{"level":"DEBUG"}`), []byte(`leasehold_mount_duration_seconds_count{code="OK"} 1`)
+	status := []byte("POD  LAST ERROR")
 	texts := func(all ...[]byte) map[string][]byte {
 		named := make(map[string][]byte)
 		for i, text := range all {
@@ -211,12 +213,13 @@ func TestCanaryNeedsAir(t *testing.T) {
 		}
 		return named
 	}
-	must(t, "all is there", search(secrets, texts(log, metric)))
+	must(t, "all is there", search(secrets, texts(log, metric, status)))
 	for name, err := range map[string]error{
-		"no secrets": search(nil, texts(log, metric)),
+		"no secrets": search(nil, texts(log, metric, status)),
 		"no texts":   search(secrets, nil),
-		"no log":     search(secrets, texts(metric)),
-		"no metrics": search(secrets, texts(log)),
+		"no log":     search(secrets, texts(metric, status)),
+		"no metrics": search(secrets, texts(log, status)),
+		"no status":  search(secrets, texts(log, metric)),
 	} {
 		if err == nil {
 			t.Errorf("%s: got no error", name)

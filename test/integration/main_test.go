@@ -7,9 +7,16 @@ import (
 	"fmt"
 	"os"
 	"testing"
+
+	"leasehold/test/integration/bed"
 )
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if status, again := bed.Isolate(); again {
+		os.Exit(status)
+	}
+	os.Exit(run(m))
+}
 
 // run makes the world, runs the tests, and then searches all that the product said meanwhile for secrets.
 func run(m *testing.M) (status int) {

@@ -406,8 +406,8 @@ func TestAbandonedMounts(t *testing.T) {
 	})
 }
 
-// TestGracefulStop ends the provider while Mounts are at work. What they gain is given back if no volume shows it, and
-// nobody else's is.
+// TestGracefulStop ends the provider while Mounts are at work. It gives nothing back: what they have gained is in the
+// journal, and the next instance gives it back when nobody tries again. What a volume shows, that one keeps.
 func TestGracefulStop(t *testing.T) {
 	t.Parallel()
 	for moment, row := range map[string]struct {
@@ -425,7 +425,7 @@ func TestGracefulStop(t *testing.T) {
 			name := role(t, bed.Role{})
 			p := startProvider(t, bed.ProviderOptions{VaultAddress: trouble.Address, Args: []string{"--abandon-after=1m"}})
 			quiet := newVolume(t, p, class(name, credentials(name)))
-			mustMount(t, quiet)
+			versions := mustMount(t, quiet)
 
 			gate := trouble.BlockAnswer(row.path(name))
 			ctx, cancel := context.WithCancel(t.Context())
@@ -447,9 +447,7 @@ func TestGracefulStop(t *testing.T) {
 					}
 				}
 			}
-			metrics(t, p)
-			ended := make(chan error, 1)
-			go func() { ended <- p.Terminate() }()
+			ended := terminated(t, p)
 			eventually(t, "the provider takes no more calls", func(ctx context.Context) error {
 				c, err := (&net.Dialer{}).DialContext(ctx, "unix", p.Socket())
 				if err != nil {
@@ -464,7 +462,14 @@ func TestGracefulStop(t *testing.T) {
 				}
 			}
 			must(t, "exit status", wait(t, "the provider's end", ended))
+			if got := trouble.Count("POST", "auth/token/revoke-self"); got != 0 {
+				t.Errorf("tokens given back at the end: got %d, want none", got)
+			}
+			startProvider(t, bed.ProviderOptions{VaultAddress: trouble.Address, Dir: p.Dir})
 			holds(t, name, 1, 1)
+			if again := mustMount(t, quiet); !maps.Equal(again, versions) {
+				t.Errorf("object versions after the restart: got %v, want those of before, %v", again, versions)
+			}
 			logIn(t, quiet)
 		})
 	}
@@ -477,9 +482,11 @@ func TestKillAndRestart(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			name := role(t, bed.Role{})
-			p := startProvider(t, bed.ProviderOptions{})
+			trouble := startTrouble(t)
+			p := startProvider(t, bed.ProviderOptions{VaultAddress: trouble.Address})
 			v := newVolume(t, p, class(name, credentials(name)))
-			mustMount(t, v)
+			versions := mustMount(t, v)
+			before, seen := files(t, v), look(t, v)
 			end(t, p)
 			if _, err := os.Stat(p.Socket()); err != nil {
 				t.Errorf("the socket while nobody listens: got %v, want the old one: a driver that finds none fails at once", err)
@@ -488,10 +495,17 @@ func TestKillAndRestart(t *testing.T) {
 
 			other := newVolume(t, p, class(name, credentials(name)))
 			waiting := background(t.Context(), t, other) // the driver waits for the socket
-			again := startProvider(t, bed.ProviderOptions{Dir: p.Dir})
+			again := startProvider(t, bed.ProviderOptions{VaultAddress: trouble.Address, Dir: p.Dir})
 			must(t, "mount that began without a provider", wait(t, "mount", waiting))
 			logIn(t, other)
-			mustMount(t, v)
+			if polled := mustMount(t, v); !maps.Equal(polled, versions) {
+				t.Errorf("object versions after the restart: got %v, want those of before, %v", polled, versions)
+			}
+			wantFiles(t, files(t, v), before)
+			if now := look(t, v); now != seen {
+				t.Errorf("the volume: got %s, want it as the first mount left it: %s", now, seen)
+			}
+			wantRequests(t, trouble, name, 2, 2) // one for each volume
 			logIn(t, v)
 			fresh := newVolume(t, again, class(name, credentials(name))) // a driver that has just started finds it too
 			mustMount(t, fresh)

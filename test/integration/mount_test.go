@@ -73,11 +73,11 @@ func TestKeyValue(t *testing.T) {
 
 func TestKeyValueOldVersion(t *testing.T) {
 	t.Parallel()
-	path := putKV2(t, map[string]any{"word": "the first"})
+	path := putKV2(t, map[string]any{"word": "word of version one"})
 	name := strings.TrimPrefix(path, "kv/data/")
-	must(t, "put", shared.vault.PutKV2(t.Context(), "kv", name, map[string]any{"word": "the second"}))
+	must(t, "put", shared.vault.PutKV2(t.Context(), "kv", name, map[string]any{"word": "word of version two"}))
 	got := show(t, object("now", path, "word")+object("before", path+"?version=1", "word"))
-	wantFiles(t, got, map[string]string{"now": "the second", "before": "the first"})
+	wantFiles(t, got, map[string]string{"now": "word of version two", "before": "word of version one"})
 }
 
 // whole is a whole answer of KV version 1: the peer's fields in the peer's order, but for what changes at every request.

@@ -89,7 +89,7 @@ func TestTokenWithoutDefaultPolicy(t *testing.T) {
 // TestTokenEnds polls a volume whose token has ended by itself, and its user with it.
 func TestTokenEnds(t *testing.T) {
 	t.Parallel()
-	role := role(t, bed.Role{TTL: 6 * time.Second})
+	role := role(t, bed.Role{TTL: 6 * time.Second, MaxTTL: 6 * time.Second})
 	provider := startProvider(t, bed.ProviderOptions{})
 	volume := newVolume(t, provider, class(role, credentials(role)))
 	mustMount(t, volume)
@@ -109,7 +109,7 @@ func TestTokenEnds(t *testing.T) {
 // TestTokenIsReplacedInTime polls a volume all through the life of its token: its files work at any time.
 func TestTokenIsReplacedInTime(t *testing.T) {
 	t.Parallel()
-	role := role(t, bed.Role{TTL: 15 * time.Second})
+	role := role(t, bed.Role{TTL: 6 * time.Second, MaxTTL: 15 * time.Second})
 	proxy := startTrouble(t)
 	provider := startProvider(t, bed.ProviderOptions{VaultAddress: proxy.Address})
 	volume := newVolume(t, provider, class(role, credentials(role)))
@@ -139,41 +139,48 @@ func changes(t testing.TB, v *bed.Volume) time.Time {
 	return at
 }
 
-// TestLeaseIsDue polls a volume whose lease is much shorter than its token. At two thirds of its life there is a new user;
-// until then nothing is asked.
+// TestLeaseIsDue polls a volume whose lease ends for good long before its token. It is renewed as long as Vault lets it, and
+// replaced when a renewal comes back short; until then no poll asks for anything.
 func TestLeaseIsDue(t *testing.T) {
 	t.Parallel()
-	const life = 15 * time.Second
+	const ttl, life = 6 * time.Second, 15 * time.Second
 	role := role(t, bed.Role{})
-	must(t, "database role", shared.vault.AddDatabaseRole(t.Context(), "database", role, bed.DatabaseRole{TTL: life}))
+	must(t, "database role", shared.vault.AddDatabaseRole(t.Context(), "database", role, bed.DatabaseRole{TTL: ttl, MaxTTL: life}))
 	proxy := startTrouble(t)
 	provider := startProvider(t, bed.ProviderOptions{VaultAddress: proxy.Address})
 	volume := newVolume(t, provider, class(role, credentials(role)))
 	asked := time.Now()
 	mustMount(t, volume)
 	before := files(t, volume)
-	if at := changes(t, volume); at.Sub(asked) < life*2/3 {
-		t.Errorf("new files after %s, want them when two thirds of %s have passed", at.Sub(asked), life)
+	if at := changes(t, volume); at.Sub(asked) < life-ttl-time.Second { // Vault counts in whole seconds
+		t.Errorf("new files after %s, want them when a renewal for %s goes beyond %s", at.Sub(asked), ttl, life)
 	}
 	must(t, "log in with the old credentials", shared.postgres.Login(t.Context(), before["username"], before["password"]))
 	logIn(t, volume)
 	wantRequests(t, proxy, role, 1, 2) // the same token
-	holds(t, role, 1, 1)               // the first lease has ended by itself
+	if got := proxy.Count("POST", "sys/leases/renew"); got < 2 {
+		t.Errorf("renewals of the lease: got %d, want 2 at least", got)
+	}
+	holds(t, role, 1, 1) // the first lease has ended by itself
 	logIn(t, volume)
 }
 
-// TestLeaseIsDueWhileVaultIsAway has a poll come when Vault cannot give new credentials: the old ones stay as long as they
+// TestRefreshIsDueWhileVaultIsAway has a poll come when Vault cannot tell what is new: the old files stay as long as they
 // work.
-func TestLeaseIsDueWhileVaultIsAway(t *testing.T) {
+func TestRefreshIsDueWhileVaultIsAway(t *testing.T) {
 	t.Parallel()
+	ctx := t.Context()
 	role := role(t, bed.Role{})
-	must(t, "database role", shared.vault.AddDatabaseRole(t.Context(), "database", role, bed.DatabaseRole{TTL: 15 * time.Second}))
+	must(t, "put", shared.vault.PutKV2(ctx, "kv", role, map[string]any{"word": "word before the outage"}))
 	proxy := startTrouble(t)
 	provider := startProvider(t, bed.ProviderOptions{VaultAddress: proxy.Address})
-	volume := newVolume(t, provider, class(role, credentials(role)))
+	parameters := class(role, credentials(role)+"- {objectName: word, secretPath: kv/data/"+role+", secretKey: word}\n")
+	parameters["refresh"] = "1s"
+	volume := newVolume(t, provider, parameters)
 	mustMount(t, volume)
 	before := files(t, volume)
 	proxy.Set(bed.BadGateway)
+	must(t, "put", shared.vault.PutKV2(ctx, "kv", role, map[string]any{"word": "word after the outage"}))
 	eventually(t, "stale answer", func(context.Context) error {
 		mustMount(t, volume)
 		if counted(t, provider, "leasehold_stale_answers_total") == 0 {
@@ -185,17 +192,17 @@ func TestLeaseIsDueWhileVaultIsAway(t *testing.T) {
 	logIn(t, volume)
 	proxy.Set(bed.Pass)
 	mustMount(t, volume)
-	logIn(t, volume)
-	if after := files(t, volume); after["username"] == before["username"] {
-		t.Error("Vault is back, and the poll left old credentials in the volume")
-	}
+	before["word"] = "word after the outage"
+	wantFiles(t, files(t, volume), before)
+	wantRequests(t, proxy, role, 1, 1)
 }
 
 // TestStaticRoleRotates polls a volume with a user whose password Vault changes.
 func TestStaticRoleRotates(t *testing.T) {
 	t.Parallel()
-	role, static := role(t, bed.Role{}), shared.unique("static")
-	must(t, "static role", shared.vault.AddStaticRole(t.Context(), "database", static, shared.postgres, static, 5*time.Second))
+	role, static := role(t, bed.Role{}), shared.unique("rotating")
+	user := shared.unique("static") // not the role's name: that is told to everybody
+	must(t, "static role", shared.vault.AddStaticRole(t.Context(), "database", static, shared.postgres, user, 5*time.Second))
 	proxy := startTrouble(t)
 	provider := startProvider(t, bed.ProviderOptions{VaultAddress: proxy.Address})
 	path := "database/static-creds/" + static
@@ -244,20 +251,20 @@ func TestPollsBeforeTheRefresh(t *testing.T) {
 	role := role(t, bed.Role{})
 	proxy := startTrouble(t)
 	provider := startProvider(t, bed.ProviderOptions{VaultAddress: proxy.Address})
-	must(t, "put", shared.vault.PutKV2(ctx, "kv", role, map[string]any{"word": "the first word"}))
+	must(t, "put", shared.vault.PutKV2(ctx, "kv", role, map[string]any{"word": "word at the first mount"}))
 	parameters := class(role, "- {objectName: word, secretPath: kv/data/"+role+", secretKey: word}\n")
 	volume := newVolume(t, provider, parameters)
 	versions := mustMount(t, volume)
-	must(t, "put", shared.vault.PutKV2(ctx, "kv", role, map[string]any{"word": "the second word"}))
+	must(t, "put", shared.vault.PutKV2(ctx, "kv", role, map[string]any{"word": "word after the first mount"}))
 	for range 50 {
 		if again := mustMount(t, volume); !maps.Equal(again, versions) {
 			t.Fatalf("versions after a poll: got %v, want %v", again, versions)
 		}
 	}
-	wantFiles(t, files(t, volume), map[string]string{"word": "the first word"})
+	wantFiles(t, files(t, volume), map[string]string{"word": "word at the first mount"})
 	wantCount(t, proxy, "GET", "kv/data/"+role, 1)
 
 	other := newVolume(t, provider, parameters) // a volume of its own reads for itself
 	mustMount(t, other)
-	wantFiles(t, files(t, other), map[string]string{"word": "the second word"})
+	wantFiles(t, files(t, other), map[string]string{"word": "word after the first mount"})
 }

@@ -209,7 +209,7 @@ func TestPostgresDown(t *testing.T) {
 	must(t, "stop", postgres.Stop())
 	says := []string{`objects "username", "password": read "` + path + `": vault is unavailable (500): `, "connection refused"}
 	fails(t, newVolume(t, hasty, class(role, credentials(role))), codes.Internal, says...)
-	stop(t, hasty) // which gives back what it has
+	waitCounted(t, hasty, `leasehold_releases_total{outcome="revoked"}`, 1) // for nobody tried again
 	fails(t, volume, codes.Internal, says...)
 	fails(t, volume, codes.Internal, says...)
 	must(t, "start", postgres.Start(ctx))

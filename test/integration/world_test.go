@@ -287,7 +287,7 @@ func kill(t testing.TB, p *bed.Provider) {
 	p.Kill()
 }
 
-// metrics records the provider's metrics.
+// metrics records the provider's metrics, and what "provider status" says of it.
 func metrics(t testing.TB, p *bed.Provider) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience) // a test's own context has ended when it cleans up
@@ -297,6 +297,10 @@ func metrics(t testing.TB, p *bed.Provider) {
 		t.Errorf("metrics of the provider: %v", err)
 	}
 	shared.record(t.Name()+": metrics", []byte(text))
+	for _, format := range []string{"table", "json"} {
+		status, _ := p.Status(ctx, "-o", format) // a standby has none
+		shared.record(t.Name()+": status", []byte(status))
+	}
 }
 
 // newPod returns a pod that nobody else has, of the service account apps/db-app.

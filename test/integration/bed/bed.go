@@ -51,9 +51,12 @@ type Bed struct {
 	closing  bool
 }
 
-// janitorScript removes the directory when nobody holds the other end of its input any more. The bed's children may take
-// a moment to die, and may write until then.
+// janitorScript removes the directory, and what is mounted below it, when nobody holds the other end of its input any
+// more. The bed's children may take a moment to die, and may write until then.
 const janitorScript = `cat >/dev/null
+while read -r _ place _; do
+	case $place in "$1"/*) umount -l "$place" ;; esac
+done </proc/self/mounts
 i=0
 until rm -rf -- "$1" 2>/dev/null || [ "$i" -ge 100 ]; do i=$((i + 1)); sleep 0.1; done`
 
@@ -126,7 +129,7 @@ func (b *Bed) Close() error {
 		errs = append(errs, cleanups[i]())
 	}
 	close(b.closed)
-	errs = append(errs, os.RemoveAll(b.Dir), b.alive.Close(), b.janitor.Wait())
+	errs = append(errs, unmountAll(b.Dir), os.RemoveAll(b.Dir), b.alive.Close(), b.janitor.Wait())
 	return errors.Join(errs...)
 }
 

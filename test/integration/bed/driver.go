@@ -25,21 +25,22 @@ const (
 
 // Driver stands for the Secrets Store CSI driver and the kubelet of one node. The calls are made, and the files written,
 // by the driver's own code. What is ours is the request, put together as its NodePublishVolume does; missing are the
-// Kubernetes API (class, status object) and the tmpfs under each volume, which a plain directory stands for.
+// Kubernetes API (class, status object) and, unless a volume asks for it, the tmpfs under each volume, which a plain
+// directory stands for.
 type Driver struct {
 	clients *secretsstore.PluginClientBuilder
 	signer  *Signer
-	dir     string // kubelet's root
+	pods    string // kubelet's directory of pods
 }
 
 // NewDriver makes a driver that finds its providers where p has its socket. signer signs the pods' tokens.
 func (b *Bed) NewDriver(p *Provider, signer *Signer) (*Driver, error) {
-	dir, err := b.newDir("kubelet")
-	if err != nil {
+	pods := podsDir(p.Dir)
+	if err := os.MkdirAll(pods, 0o750); err != nil {
 		return nil, fmt.Errorf("driver: %w", err)
 	}
 	size := grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))
-	d := &Driver{clients: secretsstore.NewPluginClientBuilder([]string{p.Dir}, size), signer: signer, dir: dir}
+	d := &Driver{clients: secretsstore.NewPluginClientBuilder([]string{p.Dir}, size), signer: signer, pods: pods}
 	b.onClose(func() error { d.clients.Cleanup(); return nil })
 	return d, nil
 }
@@ -55,15 +56,20 @@ type Volume struct {
 	Attributes map[string]string // the pod's volumeAttributes; kubelet's own overwrite them
 	Secrets    map[string]string // nodePublishSecretRef; nil sends "{}"
 	Audiences  []string          // the CSIDriver's tokenRequests; empty: no tokens
+	TokenLife  time.Duration     // of each token; 0: an hour
 	Path       string            // target path, laid out as kubelet's
+
+	// Tmpfs mounts a tmpfs for the volume, as the driver does. It takes a program that called Isolate.
+	Tmpfs bool
 
 	// TokensInSecrets sends the tokens beside the Secrets, as Kubernetes 1.35 can, and not in the attributes.
 	TokensInSecrets bool
 
 	driver *Driver
 
-	mu     sync.Mutex
-	tokens map[string]token // by audience
+	mu      sync.Mutex
+	mounted bool             // a tmpfs is there
+	tokens  map[string]token // by audience
 }
 
 type token struct {
@@ -76,7 +82,7 @@ func (d *Driver) NewVolume(pod Pod, name string, parameters map[string]string) *
 	return &Volume{
 		Pod: pod, Name: name, Parameters: parameters,
 		Audiences: []string{"vault"},
-		Path:      filepath.Join(d.dir, "pods", pod.UID, "volumes", "kubernetes.io~csi", name, "mount"),
+		Path:      filepath.Join(d.pods, pod.UID, "volumes", "kubernetes.io~csi", name, "mount"),
 		driver:    d,
 		tokens:    make(map[string]token),
 	}
@@ -89,7 +95,7 @@ func (v *Volume) Mount(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(v.Path, 0o750); err != nil {
+	if err := v.Prepare(); err != nil {
 		return nil, err
 	}
 	client, err := v.driver.clients.Get(ctx, "vault")
@@ -98,6 +104,23 @@ func (v *Volume) Mount(ctx context.Context) (map[string]string, error) {
 	}
 	versions, _, err := secretsstore.MountContent(ctx, client, attributes, secrets, v.Path, permission, nil)
 	return versions, err
+}
+
+// Prepare makes the place of the volume, if there is none yet. Mount does it by itself.
+func (v *Volume) Prepare() error {
+	if err := os.MkdirAll(v.Path, 0o750); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.Tmpfs || v.mounted {
+		return nil
+	}
+	if err := MountTmpfs(v.Path, ""); err != nil {
+		return err
+	}
+	v.mounted = true
+	return nil
 }
 
 // request returns the attributes and the secrets of a Mount call.
@@ -139,15 +162,19 @@ func (v *Volume) request() (attributes, secrets string, err error) {
 func (v *Volume) serviceAccountTokens() (string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	life := v.TokenLife
+	if life == 0 {
+		life = tokenLife
+	}
 	current := make(map[string]token, len(v.Audiences))
 	for _, audience := range v.Audiences {
 		t, ok := v.tokens[audience]
-		if !ok || time.Until(t.ExpirationTimestamp) < tokenLife/5 {
-			jwt, err := v.driver.signer.Token(v.Pod, audience, tokenLife)
+		if !ok || time.Until(t.ExpirationTimestamp) < life/5 {
+			jwt, err := v.driver.signer.Token(v.Pod, audience, life)
 			if err != nil {
 				return "", err
 			}
-			t = token{Token: jwt, ExpirationTimestamp: time.Now().Add(tokenLife).UTC().Truncate(time.Second)}
+			t = token{Token: jwt, ExpirationTimestamp: time.Now().Add(life).UTC().Truncate(time.Second)}
 			v.tokens[audience] = t
 		}
 		current[audience] = t
@@ -156,8 +183,24 @@ func (v *Volume) serviceAccountTokens() (string, error) {
 	return string(text), err
 }
 
-// Files returns the files that an application sees in the volume, by path. A volume that was never mounted has none.
+// Files returns the files that an application sees in the volume, by path, and all of one set: when another one takes its
+// place meanwhile, that one. A volume that was never mounted has none.
 func (v *Volume) Files() (map[string][]byte, error) {
+	set := func() string {
+		name, _ := os.Readlink(filepath.Join(v.Path, "..data")) // "" where nothing was written yet
+		return name
+	}
+	for {
+		before := set()
+		files, err := v.read()
+		if set() == before {
+			return files, err
+		}
+	}
+}
+
+// read reads the files one by one.
+func (v *Volume) read() (map[string][]byte, error) {
 	files := make(map[string][]byte)
 	// The driver's writer puts files into a directory that the link ..data names, and links their first component.
 	top, err := os.ReadDir(v.Path)
@@ -197,4 +240,15 @@ func (v *Volume) Mode(path string) (fs.FileMode, error) {
 }
 
 // Unmount removes the volume, as the driver does when the pod has gone. Nothing tells the provider.
-func (v *Volume) Unmount() error { return os.RemoveAll(v.Path) }
+func (v *Volume) Unmount() error {
+	v.mu.Lock()
+	mounted := v.mounted
+	v.mounted = false
+	v.mu.Unlock()
+	if mounted {
+		if err := Unmount(v.Path); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(v.Path)
+}

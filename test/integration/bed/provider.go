@@ -20,21 +20,37 @@ type ProviderOptions struct {
 	VaultAddress string   // -vault-addr; "" for none
 	Args         []string // more flags
 	Env          []string // more environment variables, NAME=value
-	Dir          string   // of the sockets and the state; "": one of its own. Two providers may share one
+	Dir          string   // of the sockets, the state and the kubelet; "": one of its own. Two providers may share one
+	StateDir     string   // of lock and journal, on a tmpfs; "": Dir/state, which may lie on a disk
 }
 
 // Provider is a process of the provider's own binary.
 type Provider struct {
-	Dir     string // of the sockets: vault.sock is here
-	Address string // http://host:port of /livez, /readyz and /metrics
-	LogFile string // all that it wrote, at level debug
+	Dir      string // of the sockets: vault.sock is here; below it is the kubelet's directory
+	StateDir string // of lock and journal
+	Address  string // http://host:port of /livez, /readyz and /metrics
+	LogFile  string // all that it wrote, at level debug
 
+	binary  string
 	process *Process
 }
 
-// StartProvider starts the binary that the environment variable LEASEHOLD_PROVIDER names, or the one that the Makefile
-// builds, and returns when it is ready.
+// StartProvider is LaunchProvider, and returns when it is ready.
 func (b *Bed) StartProvider(ctx context.Context, o ProviderOptions) (*Provider, error) {
+	p, err := b.LaunchProvider(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.WaitReady(ctx); err != nil {
+		p.Kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// LaunchProvider starts the binary that the environment variable LEASEHOLD_PROVIDER names, or the one that the Makefile
+// builds, and does not wait for it.
+func (b *Bed) LaunchProvider(ctx context.Context, o ProviderOptions) (*Provider, error) {
 	path, err := builtBinary("provider", "LEASEHOLD_PROVIDER")
 	if err != nil {
 		return nil, err
@@ -45,10 +61,18 @@ func (b *Bed) StartProvider(ctx context.Context, o ProviderOptions) (*Provider, 
 			return nil, err
 		}
 	}
+	if err := os.MkdirAll(podsDir(o.Dir), 0o750); err != nil {
+		return nil, err
+	}
 	args := []string{
-		"--providers-dir=" + o.Dir, "--state-dir=" + filepath.Join(o.Dir, "state"), "--http-addr=127.0.0.1:0",
+		"--providers-dir=" + o.Dir, "--pods-dir=" + podsDir(o.Dir), "--http-addr=127.0.0.1:0",
 		"--log-level=debug", "--log-format=json",
 	}
+	if o.StateDir == "" {
+		o.StateDir = filepath.Join(o.Dir, "state")
+		args = append(args, "--journal-on-disk")
+	}
+	args = append(args, "--state-dir="+o.StateDir)
 	if o.VaultAddress != "" {
 		args = append(args, "--vault-addr="+o.VaultAddress)
 	}
@@ -58,13 +82,25 @@ func (b *Bed) StartProvider(ctx context.Context, o ProviderOptions) (*Provider, 
 	if err != nil {
 		return nil, err
 	}
-	p := &Provider{Dir: o.Dir, LogFile: process.logFile, process: process}
-	if err := p.WaitReady(ctx); err != nil {
-		p.Kill()
-		return nil, err
-	}
+	p := &Provider{Dir: o.Dir, StateDir: o.StateDir, LogFile: process.logFile, binary: path, process: process}
 	b.onClose(p.end)
 	return p, nil
+}
+
+// podsDir is where the kubelet keeps the volumes of the pods that a provider in dir serves.
+func podsDir(dir string) string { return filepath.Join(dir, "kubelet", "pods") }
+
+// Journal is the directory of what it holds, a file for each volume.
+func (p *Provider) Journal() string { return filepath.Join(p.StateDir, "vault") }
+
+// Status runs "provider status" as an operator does, and returns all that it said. An exit status other than 0 is an error.
+func (p *Provider) Status(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, p.binary, append([]string{"status", "--state-dir=" + p.StateDir}, args...)...)
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("provider status: %w: %s", err, bytes.TrimSpace(text))
+	}
+	return string(text), err
 }
 
 // WaitReady returns when /readyz says yes.

@@ -1,0 +1,77 @@
+// Command crash kills the provider again and again, at random moments, while pods come and go, and then asks Vault and
+// PostgreSQL what is left. There is no cluster: the provider is its own process, Vault and PostgreSQL are real, the API
+// server is a fake, and the driver's own code makes the calls and writes the files. It prints one line,
+//
+//	crash kills=<n> volumes=<n> leaked=<n> unclaimed=<n> reissued=<n> seed=<n>
+//
+// and ends with 1 if something is not as it must be, each of which it names:
+//
+//   - leaked: a database lease or a token that belongs to no live volume, or that nobody knows of although no kill struck
+//     the request for it.
+//   - unclaimed: leases and tokens that nobody knows of because a kill struck their request in flight. There may be one for
+//     each such request; it ends with its pod.
+//   - reissued: logins and reads for a volume that had what it needed, and had it long enough: because of a kill.
+//
+// No volume may be stuck, and the files of each must work in the end.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"leasehold/test/integration/bed"
+)
+
+func main() {
+	if status, again := bed.Isolate(); again {
+		os.Exit(status)
+	}
+	kills := flag.Int("kills", 200, "how often the provider is killed")
+	seed := flag.Uint64("seed", 0, "seed of everything that is random; 0 takes one at random")
+	explain := flag.Bool("v", false, "when a volume was in trouble, show all requests for the first one")
+	flag.Parse()
+	if *seed == 0 {
+		*seed = rand.Uint64N(1_000_000) + 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, *kills, *seed, *explain)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "crash:", err)
+		os.Exit(1)
+	}
+}
+
+// run plays it all and prints the verdict.
+func run(ctx context.Context, kills int, seed uint64, explain bool) (err error) {
+	s, err := open(ctx, seed)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closing := s.close(); err == nil {
+			err = closing
+		}
+	}()
+	s.populate(ctx)
+	if err := s.killAll(ctx, kills); err != nil {
+		return err
+	}
+	v, err := s.judge(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "crash: %d requests to Vault, %d of them struck; %d logins with files worked; too late for kills: %d logins, %d renewals\n",
+		v.requests, v.struck, v.checks, v.late, v.lapsed)
+	fmt.Printf("crash kills=%d volumes=%d leaked=%d unclaimed=%d reissued=%d seed=%d\n",
+		kills, v.volumes, len(v.leaked), v.unclaimed, len(v.reissued), seed)
+	if explain {
+		s.explain()
+	}
+	return v.error()
+}
