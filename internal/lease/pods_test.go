@@ -30,7 +30,7 @@ func TestLifeOfAPod(t *testing.T) {
 				w.run()
 				w.mounted("a")
 				synctest.Wait()
-				w.pods.err, w.pods.gone["a"] = row.err, row.gone
+				w.pods.tell(func(p *pods) { p.err, p.gone["a"] = row.err, row.gone })
 				w.pods.set("a", row.look)
 				w.keeper.Wake()
 				synctest.Wait()
@@ -51,18 +51,13 @@ func TestAPIServerThatIsAway(t *testing.T) {
 		w.run()
 		w.mounted("a")
 		w.mounted("b")
-		w.pods.mu.Lock()
-		w.pods.err = errors.New("connection refused")
-		w.pods.gone["a"] = true
-		w.pods.mu.Unlock()
+		w.pods.tell(func(p *pods) { p.err, p.gone["a"] = errors.New("connection refused"), true })
 		w.pods.set("a", Absent)
 		w.keeper.Wake()
 		time.Sleep(time.Hour)
 		w.wantLeft(2, 2)
-		w.pods.mu.Lock()
-		asked := w.pods.confirms
-		w.pods.err = nil
-		w.pods.mu.Unlock()
+		asked := 0
+		w.pods.tell(func(p *pods) { asked, p.err = p.confirms, nil })
 		if asked < 290 || asked > 460 {
 			w.t.Errorf("the API server was asked %d times in an hour, want every 10 s or so", asked)
 		}
@@ -92,7 +87,7 @@ func TestPodThatIsNew(t *testing.T) {
 		if n := w.pods.confirms; n != 1 {
 			w.t.Errorf("the API server was asked %d times, want once", n)
 		}
-		w.pods.gone["a"] = true
+		w.pods.tell(func(p *pods) { p.gone["a"] = true })
 		w.pods.set("a", Absent)
 		w.keeper.Wake()
 		synctest.Wait()

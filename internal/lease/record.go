@@ -55,6 +55,7 @@ type grantRecord struct {
 	LeaseID       string        `json:",omitempty"`
 	LeaseDuration time.Duration `json:",omitempty"`
 	Renewable     bool          `json:",omitempty"`
+	Warnings      []string      // not omitted: a file may show whether there were none, or no list
 	Obtained      time.Time
 	Term          term
 }
@@ -165,7 +166,7 @@ func (h *Holding) record(as role, at time.Time) holdingRecord {
 	for source, g := range h.grants {
 		r.Grants = append(r.Grants, grantRecord{
 			Source: source, Data: g.Data.Reveal(), LeaseID: g.LeaseID, LeaseDuration: g.LeaseDuration, Renewable: g.Grant.Renewable,
-			Obtained: g.Obtained, Term: g.term,
+			Warnings: g.Warnings, Obtained: g.Obtained, Term: g.term,
 		})
 	}
 	return r
@@ -260,7 +261,7 @@ func (v *Volume) restoreHolding(r holdingRecord) *Holding {
 		h.grants[g.Source] = &held{
 			Grant: client.Grant{
 				Source: g.Source, Data: redact.NewBytes(g.Data), LeaseID: g.LeaseID, LeaseDuration: g.LeaseDuration,
-				Renewable: g.Renewable, Obtained: g.Obtained,
+				Renewable: g.Renewable, Warnings: g.Warnings, Obtained: g.Obtained,
 			},
 			term: g.Term.restored(life, now),
 		}

@@ -97,7 +97,10 @@ func (v *Volume) giveBack(ctx context.Context, h *Holding, d *doom) error {
 	} else {
 		d.busy = false
 		d.tries++
-		d.at = now.Add(max(backoff(d.tries, longestPause), retryAfter(err)))
+		d.at = now
+		if !inTrouble(err) { // or else it goes as soon as the Vault is back
+			d.at = now.Add(max(backoff(d.tries, longestPause), retryAfter(err)))
+		}
 		d.trouble = trouble{err, now}
 	}
 	v.mu.Unlock()
@@ -109,7 +112,6 @@ const (
 	// releaseTimeout bounds one attempt to give a token back; the client bounds the request itself more tightly.
 	releaseTimeout = 2 * time.Minute
 
-	// longestPause is how long a token that Vault does not take waits for the next try at most. When a Vault comes back,
-	// what it did not take is tried at once.
+	// longestPause is how long a token that Vault does not take waits for the next try at most, though it takes others.
 	longestPause = time.Minute
 )

@@ -189,7 +189,7 @@ func TestAbandonedReplacement(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		w.wantOutcomes("released revoked")
 		w.wantLeft(1, 1)
-		if _, found := w.volume("a").shown.Remembered(userSource); !found {
+		if _, found := w.holds("a").Remembered(userSource); !found {
 			w.t.Error("what is shown is not there any more")
 		}
 	})

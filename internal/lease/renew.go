@@ -79,6 +79,7 @@ func (h *Holding) renewed(what string, t *term, r *renewal, answer client.Renewa
 	case err == nil:
 		*t = t.renewed(answer, now)
 		r.after = time.Time{}
+	case inTrouble(err): // it goes as soon as the Vault is back
 	case kind == client.Unavailable:
 		r.after = now.Add(pause(t.End, now))
 	default: // it is gone, or lives on for a moment and will not be prolonged: another one is needed

@@ -56,6 +56,10 @@ func (v *Volume) replacement(now time.Time) (e *errand, again time.Time) {
 	if due.IsZero() && r.verify.IsZero() {
 		return nil, time.Time{}
 	}
+	if v.inHand { // a Mount has it, and does the same
+		v.changed = true
+		return nil, time.Time{}
+	}
 	ours := v.keeper.config.Publishes && v.written && !life.Frozen
 	if !ours {
 		return nil, v.warn(now)
@@ -195,6 +199,9 @@ func (v *Volume) replaced(before *Holding, wasDue bool, err error, now time.Time
 		wait = backoff(r.tries, longestLack)
 	}
 	r.after = now.Add(max(wait, retryAfter(err)))
+	if v.request && inTrouble(err) {
+		r.after = now // it goes as soon as the Vault is back
+	}
 	if first && client.KindOf(err) == client.Expired {
 		r.after = now // the token is known to be gone now: a login helps
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +132,8 @@ func TestMountReplacesWhatTheKeeperCouldNot(t *testing.T) {
 		w.mounted("a", of(keySource))
 		synctest.Wait()
 		v := w.volume("a")
+		v.mu.Lock()
+		defer v.mu.Unlock()
 		if r := v.refilling; r.tries != 0 || !r.after.IsZero() || r.trouble.err != nil {
 			w.t.Errorf("got %d tries, not before %v, trouble %v; want none of it", r.tries, r.after, r.trouble.err)
 		}
@@ -151,7 +154,7 @@ func TestReplacementWithANewLogin(t *testing.T) {
 		time.Sleep(41 * time.Minute)
 		w.wantOutcomes("replaced ok")
 		w.wantCount("POST", loginPath, 2)
-		if w.volume("a").shown == first {
+		if w.holds("a") == first {
 			w.t.Error("the token was not replaced")
 		}
 	})
@@ -167,7 +170,7 @@ func TestNoServiceAccountTokenForALogin(t *testing.T) {
 		user := w.shows("a")
 		time.Sleep(2*time.Hour + 2*time.Minute) // the third renewal came back short
 		w.wantEvent("a CredentialsEnd: the credentials in /pods/a end at 2000-01-01T02:30:0", "token_period", "enableSecretRotation")
-		if w.volume("a").shown.tokenEnd().Before(time.Now().Add(20 * time.Minute)) {
+		if w.holds("a").tokenEnd().Before(time.Now().Add(20 * time.Minute)) {
 			w.t.Error("the event came late")
 		}
 		time.Sleep(20 * time.Minute)
@@ -195,25 +198,24 @@ func TestServiceAccountTokenOnRequest(t *testing.T) {
 		w.keeper = NewKeeper(w.config)
 		w.newToken(time.Hour)
 		w.tokens(vaulttest.Data{"token_ttl": "1h", "token_max_ttl": "3h"})
-		asked := 0
+		var asked atomic.Int32
 		w.pods.token = func(audience string) (redact.String, time.Time, error) {
-			asked++
 			if audience != vaulttest.Audience {
 				w.t.Errorf("got audience %q, want %q", audience, vaulttest.Audience)
 			}
-			if asked == 1 {
+			if asked.Add(1) == 1 {
 				return redact.String{}, time.Time{}, errors.New("the API server is away")
 			}
 			return w.vault.Signer.Token(vaulttest.Claims{Life: 10 * time.Minute}), time.Now().Add(10 * time.Minute), nil
 		}
 		w.run()
 		w.mounted("a")
-		if asked != 0 {
+		if asked.Load() != 0 {
 			w.t.Error("the API server was asked though the driver had brought a token")
 		}
 		time.Sleep(24 * time.Hour)
-		if n := w.vault.Count("POST", loginPath); n < 8 || n != asked {
-			w.t.Errorf("got %d logins and %d tokens asked for, want one for each, some 10 in a day", n, asked)
+		if n := w.vault.Count("POST", loginPath); n < 8 || n != int(asked.Load()) {
+			w.t.Errorf("got %d logins and %d tokens asked for, want one for each, some 10 in a day", n, asked.Load())
 		}
 		if n := count(w.take(), "replaced failed"); n != 1 {
 			w.t.Errorf("got %d failed replacements, want the one without an API server", n)
@@ -374,7 +376,10 @@ func TestReplacementWhileAMountIsAtWork(t *testing.T) {
 		time.Sleep(5 * time.Minute) // it hangs
 		w.wantRefills(0)
 		w.wantOutcomes()
-		if !v.inHand {
+		v.mu.Lock()
+		inHand := v.inHand
+		v.mu.Unlock()
+		if !inHand {
 			w.t.Error("the keeper takes the volume for closed")
 		}
 		if _, err := w.fill(w.t.Context(), v, true); err != nil {
@@ -406,7 +411,7 @@ func TestReplacementThatChangesNothing(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.run()
 		w.mounted("a")
-		h := w.volume("a").shown
+		h := w.holds("a")
 		h.mu.Lock()
 		h.grants[userSource].Short = true
 		h.mu.Unlock()
@@ -532,7 +537,7 @@ func TestClassThatCannotBeHad(t *testing.T) {
 func TestLateLeaseIsShown(t *testing.T) {
 	for name, killed := range map[string]bool{"by the same keeper": false, "by the next one": true} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
+			dir := inMemory(t)
 			bubble(t, func(w *world) {
 				w.users("10m", "20m")
 				w.restart(dir)

@@ -43,7 +43,7 @@ type Volume struct {
 	dirty     bool      // the journal does not have what the last Mount brought
 	unwritten bool      // the journal could not be written
 	written   bool      // the provider itself writes the files
-	changed   bool      // the keeper's loop has not been told yet of what is shown
+	changed   bool      // the keeper's loop is to look at it when it is closed
 	request   bool      // Vault was asked since the volume was opened
 	inHand    bool      // a Mount or the keeper fills it
 	left      time.Time // when the last Mount ended
@@ -310,8 +310,8 @@ func (v *Volume) Show(h *Holding) (first bool) {
 	v.mu.Lock()
 	sources := v.mount.Class.Sources()
 	h.retain(sources)
-	v.changed = v.changed || v.shown != h
 	dirty := v.dirty || v.unwritten || v.shown != h
+	v.changed = v.changed || dirty
 	old := v.shown
 	v.shown, v.sources = h, sources
 	if v.next == h {

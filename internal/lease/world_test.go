@@ -266,6 +266,17 @@ func (w *world) volume(pod string) *Volume {
 	return w.keeper.volumes[keyOf(w.order(pod))]
 }
 
+// holds is what a pod's volume shows, nil if nothing.
+func (w *world) holds(pod string) *Holding {
+	v := w.volume(pod)
+	if v == nil {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.shown
+}
+
 // pass lets the keeper do what is due now, and returns when it wants to do something next.
 func (w *world) pass() time.Time {
 	next := w.keeper.pass(context.Background(), time.Now())
@@ -511,6 +522,13 @@ func (p *pods) set(name string, life Life) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lives[name] = life
+}
+
+// tell changes what the pods know.
+func (p *pods) tell(change func(*pods)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(p)
 }
 
 func (p *pods) Look(pod spec.Pod) Life {
