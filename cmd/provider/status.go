@@ -19,6 +19,7 @@ import (
 
 	"leasehold/internal/lease"
 	"leasehold/internal/observe"
+	"leasehold/internal/spec"
 )
 
 // statusSocket is where the instance that answers on the node tells what it holds.
@@ -229,14 +230,14 @@ func table(volumes []volumeStatus, name string, now time.Time) string {
 			}
 		}
 		if len(v.Items) == 0 {
-			line(pod, volumeName(v.Target), v.Role, "", "", "", "", trouble)
+			line(pod, spec.VolumeName(v.Target), v.Role, "", "", "", "", trouble)
 		}
 		for _, item := range v.Items {
 			source := item.Source
 			if item.Kind == "token" {
 				source = "token " + item.Source
 			}
-			line(pod, volumeName(v.Target), v.Role, source, item.State, timeLeft(item.End, now), next(item, now), trouble)
+			line(pod, spec.VolumeName(v.Target), v.Role, source, item.State, timeLeft(item.End, now), next(item, now), trouble)
 			trouble = ""
 		}
 	}
@@ -276,16 +277,6 @@ func number(n int, of string) string {
 		of += "s"
 	}
 	return fmt.Sprintf("%d %s", n, of)
-}
-
-// volumeName is the name that the pod gives to its volume, from a target path as kubelet makes it:
-// .../volumes/kubernetes.io~csi/<name>/mount. Of any other path it is all.
-func volumeName(target string) string {
-	volume, last := filepath.Split(target)
-	if kind, name := filepath.Split(filepath.Clean(volume)); last == "mount" && filepath.Base(kind) == "kubernetes.io~csi" {
-		return name
-	}
-	return target
 }
 
 func timeLeft(end, now time.Time) string {

@@ -92,21 +92,6 @@ func TestTableOfNothing(t *testing.T) {
 	}
 }
 
-func TestVolumeName(t *testing.T) {
-	for target, want := range map[string]string{
-		kubeletPath("u", "secrets"):                         "secrets",
-		"/k/pods/u/volumes/kubernetes.io~csi/secrets/other": "/k/pods/u/volumes/kubernetes.io~csi/secrets/other",
-		"/k/pods/u/volumes/kubernetes.io~nfs/secrets/mount": "/k/pods/u/volumes/kubernetes.io~nfs/secrets/mount",
-		"/mount": "/mount",
-		"mount":  "mount",
-		"":       "",
-	} {
-		if got := volumeName(target); got != want {
-			t.Errorf("%q: got %q, want %q", target, got, want)
-		}
-	}
-}
-
 func TestRough(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-time.Second:                  "0s",

@@ -40,7 +40,7 @@ func (f *filler) fill(v reflect.Value) {
 	case reflect.Int, reflect.Int64:
 		v.SetInt(int64(f.n))
 	case reflect.Uint32:
-		v.SetUint(uint64(f.n)) //nolint:gosec // small
+		v.SetUint(uint64(f.n))
 	case reflect.Float64:
 		v.SetFloat(float64(f.n) / 8)
 	case reflect.Slice:

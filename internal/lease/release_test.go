@@ -166,7 +166,7 @@ func TestAbandonedVolumeIsGivenBack(t *testing.T) {
 		time.Sleep(w.config.AbandonAfter - 1)
 		w.take()
 		w.wantLeft(2, 2)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		w.wantOutcomes("released revoked")
 		w.wantLeft(1, 1) // the mounted one's
@@ -189,7 +189,7 @@ func TestAbandonedReplacement(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		w.wantOutcomes("released revoked")
 		w.wantLeft(1, 1)
-		if _, found := w.holds("a").Remembered(userSource); !found {
+		if _, found := w.holds().Remembered(userSource); !found {
 			w.t.Error("what is shown is not there any more")
 		}
 	})

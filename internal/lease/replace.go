@@ -270,7 +270,7 @@ func (v *Volume) tell(err error, now time.Time) {
 	if errors.Is(err, errNoLogin) || errors.Is(err, errNoPolls) || errors.Is(err, errFrozen) {
 		reason = reasonCredentialsEnd
 	}
-	message := fmt.Sprintf("the credentials in %s end at %s: %v", v.key.Target, end.UTC().Format(time.RFC3339), err)
+	message := fmt.Sprintf("the credentials in volume %s end at %s: %v", spec.VolumeName(v.key.Target), end.UTC().Format(time.RFC3339), err)
 	v.keeper.log(v).Warn("credentials end", "reason", reason, "end", end, observe.KeyError, err)
 	v.keeper.event(pod, reason, message)
 }

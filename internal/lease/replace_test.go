@@ -154,7 +154,7 @@ func TestReplacementWithANewLogin(t *testing.T) {
 		time.Sleep(41 * time.Minute)
 		w.wantOutcomes("replaced ok")
 		w.wantCount("POST", loginPath, 2)
-		if w.holds("a") == first {
+		if w.holds() == first {
 			w.t.Error("the token was not replaced")
 		}
 	})
@@ -169,8 +169,8 @@ func TestNoServiceAccountTokenForALogin(t *testing.T) {
 		w.mounted("a")
 		user := w.shows("a")
 		time.Sleep(2*time.Hour + 2*time.Minute) // the third renewal came back short
-		w.wantEvent("a CredentialsEnd: the credentials in /pods/a end at 2000-01-01T02:30:0", "token_period", "enableSecretRotation")
-		if w.holds("a").tokenEnd().Before(time.Now().Add(20 * time.Minute)) {
+		w.wantEvent("a CredentialsEnd: the credentials in volume /pods/a end at 2000-01-01T02:30:0", "token_period", "enableSecretRotation")
+		if w.holds().tokenEnd().Before(time.Now().Add(20 * time.Minute)) {
 			w.t.Error("the event came late")
 		}
 		time.Sleep(20 * time.Minute)
@@ -266,7 +266,7 @@ func TestFrozenVolume(t *testing.T) {
 			time.Sleep(90 * time.Second)
 			w.mounted("a", frozen)
 		}
-		w.wantEvent("a CredentialsEnd: the credentials in /pods/a end at 2000-01-01T0", "rotation: off")
+		w.wantEvent("a CredentialsEnd: the credentials in volume /pods/a end at 2000-01-01T0", "rotation: off")
 		time.Sleep(100 * time.Hour)
 		w.wantNoEvent()
 		w.wantRefills(0)
@@ -411,7 +411,7 @@ func TestReplacementThatChangesNothing(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.run()
 		w.mounted("a")
-		h := w.holds("a")
+		h := w.holds()
 		h.mu.Lock()
 		h.grants[userSource].Short = true
 		h.mu.Unlock()
@@ -480,7 +480,7 @@ func TestOutageThatLasts(t *testing.T) {
 		w.mounted("a")
 		w.answer("GET", userPath, http.StatusInternalServerError, "")
 		time.Sleep(18 * time.Minute)
-		w.wantEvent("a ReplacementFailed: the credentials in /pods/a end at 2000-01-01T00:", "500")
+		w.wantEvent("a ReplacementFailed: the credentials in volume /pods/a end at 2000-01-01T00:", "500")
 		time.Sleep(42 * time.Minute)
 		w.wantNoEvent()
 		if n := count(w.take(), "replaced unavailable"); n < 150 || n > 250 {

@@ -266,9 +266,9 @@ func (w *world) volume(pod string) *Volume {
 	return w.keeper.volumes[keyOf(w.order(pod))]
 }
 
-// holds is what a pod's volume shows, nil if nothing.
-func (w *world) holds(pod string) *Holding {
-	v := w.volume(pod)
+// holds is what the volume of the pod "a" shows, nil if nothing.
+func (w *world) holds() *Holding {
+	v := w.volume("a")
 	if v == nil {
 		return nil
 	}
@@ -277,11 +277,10 @@ func (w *world) holds(pod string) *Holding {
 	return v.shown
 }
 
-// pass lets the keeper do what is due now, and returns when it wants to do something next.
-func (w *world) pass() time.Time {
-	next := w.keeper.pass(context.Background(), time.Now())
+// pass lets the keeper do what is due now.
+func (w *world) pass() {
+	w.keeper.pass(context.Background(), time.Now())
 	w.keeper.errands.Wait()
-	return next
 }
 
 // run lets the keeper work until stop is called.
@@ -357,15 +356,14 @@ func (w *world) wantCount(method, path string, want int) {
 	}
 }
 
-// otherRole makes a second Vault role for the same service account, and returns its name.
-func (w *world) otherRole(more vaulttest.Data) string {
+// otherRole makes a second Vault role, "other", for the same service account.
+func (w *world) otherRole(more vaulttest.Data) {
 	role := vaulttest.Data{
 		"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{vaulttest.Audience}, "token_policies": []string{"app"},
 		"token_ttl": "1h",
 	}
 	maps.Copy(role, more)
 	w.vault.Write("auth/kubernetes/role/other", role)
-	return "other"
 }
 
 // hold keeps the next request "METHOD path" from Vault until release is called; arrived tells that it came.
@@ -444,7 +442,7 @@ type network struct {
 // newNetwork serves a handler until the test ends.
 func newNetwork(t *testing.T, handler http.Handler) *network {
 	n := &network{conns: make(chan net.Conn), closed: make(chan struct{})}
-	server := &http.Server{Handler: handler} //nolint:gosec // nobody is slow here
+	server := &http.Server{Handler: handler}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -8,6 +8,7 @@ package spec
 
 import (
 	"io/fs"
+	"path/filepath"
 	"time"
 
 	"leasehold/internal/redact"
@@ -23,6 +24,16 @@ type Mount struct {
 	// Ignored names the parameters that mean nothing to Leasehold, sorted. HashiCorp's vault-csi-provider ignores
 	// such parameters silently, so they are no fault, but their author should hear of them.
 	Ignored []string
+}
+
+// VolumeName is the name that the pod gives to its volume, from a target path as kubelet makes it:
+// .../volumes/kubernetes.io~csi/<name>/mount. Of any other path it is all.
+func VolumeName(target string) string {
+	volume, last := filepath.Split(target)
+	if kind, name := filepath.Split(filepath.Clean(volume)); last == "mount" && filepath.Base(kind) == "kubernetes.io~csi" {
+		return name
+	}
+	return target
 }
 
 // Class is what one SPC asks for: a Vault connection, a list of objects, and how they are kept alive.
