@@ -13,8 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"leasehold/internal/client/vaulttest"
 )
 
@@ -57,8 +55,8 @@ func inMemory(t *testing.T) string {
 func on(t *testing.T, tmpfs bool, candidates ...string) string {
 	t.Helper()
 	for _, c := range candidates {
-		var where unix.Statfs_t
-		if err := unix.Statfs(c, &where); err != nil || (where.Type == unix.TMPFS_MAGIC) != tmpfs {
+		var where syscall.Statfs_t
+		if err := syscall.Statfs(c, &where); err != nil || (where.Type == tmpfsMagic) != tmpfs {
 			continue
 		}
 		dir, err := os.MkdirTemp(c, "journal-test-")

@@ -18,7 +18,7 @@ NS=$NAMESPACE               # where functions look for objects: "NS=$OTHER pod .
 : "${E2E_KUBELET_ROOT:=/var/lib/kubelet}"
 export ROOT LIB RELEASE SYSTEM SELECTOR DRIVER_RELEASE DRIVER_SELECTOR CSIDRIVER NAMESPACE OTHER NS E2E_OUTPUT E2E_KUBELET_ROOT
 
-for part in assert cluster vault postgres workloads provider driver node diagnose; do
+for part in assert cluster vault postgres workloads client provider driver node diagnose; do
 	# shellcheck disable=SC1090
 	source "$LIB/$part.bash"
 done
@@ -30,7 +30,7 @@ end_case() {
 	fi
 	local NS kinds
 	for NS in "$NAMESPACE" "$OTHER"; do
-		for kinds in deployments pods secretproviderclasses; do delete "$kinds"; done
+		for kinds in deployments jobs pods secretproviderclasses; do delete "$kinds"; done
 	done
 }
 teardown() { end_case; }

@@ -17,6 +17,7 @@ path() {
 	case ${1%%[/?]*} in
 	deployments | daemonsets) echo "/apis/apps/v1/namespaces/$NS/$1" ;;
 	secretproviderclass*) echo "/apis/secrets-store.csi.x-k8s.io/v1/namespaces/$NS/$1" ;;
+	jobs) echo "/apis/batch/v1/namespaces/$NS/$1" ;;
 	csidrivers | csinodes) echo "/apis/storage.k8s.io/v1/$1" ;;
 	namespaces | nodes) echo "/api/v1/$1" ;;
 	clusterrolebindings) echo "/apis/rbac.authorization.k8s.io/v1/$1" ;;
@@ -51,6 +52,14 @@ patch() { api PATCH "$(path "$1")" "$2" application/merge-patch+json >/dev/null;
 
 # delete KIND[/NAME]: the object, or all of them; does not wait.
 delete() { api DELETE "$(path "$1")" >/dev/null; }
+
+# force KIND/NAME: deletes it without a grace period: the API server forgets it at once, whatever still runs.
+force() { api DELETE "$(path "$1")" '{"gracePeriodSeconds": 0}' >/dev/null; }
+
+# evict POD: as a drain of its node does.
+evict() {
+	jq -n --arg name "$1" '{apiVersion: "policy/v1", kind: "Eviction", metadata: {name: $name}}' | create "pods/$1/eviction"
+}
 
 namespace() { jq -n --arg name "$1" '{apiVersion: "v1", kind: "Namespace", metadata: {name: $name}}' | apply namespaces; }
 service_account() {

@@ -16,6 +16,7 @@ driver_reset() {
 	[[ -s $BATS_FILE_TMPDIR/driver-revision ]] || return 0
 	said=$(helm rollback "$DRIVER_RELEASE" "$(<"$BATS_FILE_TMPDIR/driver-revision")" -n kube-system --wait --timeout 90s 2>&1) ||
 		fail "$said" || return
+	rm "$BATS_FILE_TMPDIR/driver-revision"
 	eventually 60 "the driver is registered" driver_ready
 }
 

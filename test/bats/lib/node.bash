@@ -51,6 +51,13 @@ kill_provider_at() {
 		exit 1' "$pid" "$1"
 }
 
+# kill_provider: ends the provider by SIGKILL. Its container is started again in the same pod.
+kill_provider() {
+	local pid
+	pid=$(provider_pid) && [[ $pid =~ ^[0-9]+$ ]] || fail "want the provider's one process, got: ${pid:-none}" || return
+	on_node 'kill -KILL "$1"' "$pid"
+}
+
 # on_bed stop|start|kill|restart PART: controls a part of our own test bed, such as vault or kubelet. E2E_NODE is a command
 # with its first arguments.
 on_bed() {

@@ -47,6 +47,25 @@ metrics() {
 	done
 }
 
+# metric NAME[{LABELS}]: the sum of the metric over its series that have these labels, such as 'releases_total{outcome="ok"}';
+# 0 when there is none. Its name goes without "leasehold_".
+metric() {
+	local text name=leasehold_${1%%\{*} labels=''
+	[[ $1 != *\{* ]] || labels=${1#*\{} labels=${labels%\}}
+	text=$(metrics) && awk -v name="$name" -v labels="$labels" '
+		{ series = $1; sub(/\{.*/, "", series) }
+		series == name && (labels == "" || index($0, labels)) { n += $NF } END { print n + 0 }' <<<"$text"
+}
+
+# provider_restarts: how often the provider's container was started again.
+provider_restarts() { NS=$SYSTEM get "pods/$(only_provider)" | jq '.status.containerStatuses[0].restartCount'; }
+
+# started_again NUMBER: the provider's container has been started again since there were so many restarts, and is ready.
+started_again() {
+	local restarts
+	restarts=$(provider_restarts) && ((restarts > $1)) && provider_ready
+}
+
 # mounts: how many Mount calls have succeeded since the provider started.
 mounts() {
 	local text

@@ -45,16 +45,39 @@ grant() {
 	bind "$name" "$account" "$namespace"
 }
 
-# bind NAME SERVICEACCOUNT NAMESPACE: writes the role of the Kubernetes method alone.
+# bind NAME SERVICEACCOUNT NAMESPACE: writes the role of the Kubernetes method alone, whatever it was before.
 bind() {
 	vault PUT "auth/kubernetes/role/$1" "$(jq -n --arg name "$1" --arg account "$2" --arg namespace "$3" '{
 		bound_service_account_names: [$account], bound_service_account_namespaces: [$namespace], audience: "vault",
-		token_policies: [$name], token_ttl: "1h"}')"
+		token_policies: [$name], token_ttl: "1h", token_max_ttl: "0s", token_period: "0s"}')"
 }
+
+# credentials_last NAME DEFAULT MAX: how long the credentials of the database role last, and how far they can be renewed.
+credentials_last() { vault PUT "database/roles/$1" "{\"default_ttl\": \"$2\", \"max_ttl\": \"$3\"}"; }
+
+# login NAME JSON: changes the role of the Kubernetes method.
+login() { vault PUT "auth/kubernetes/role/$1" "$2"; }
 
 # leases NAME: the ids of the database role's leases, sorted; nothing when there are none, which Vault says by a 404.
 leases() {
 	local answer
 	answer=$(curl -sS --max-time 60 -X LIST -H @<(printf 'X-Vault-Token: %s\n' "$VAULT_TOKEN") \
 		"$VAULT_ADDR/v1/sys/leases/lookup/database/creds/$1") && jq -r '.data.keys[]?' <<<"$answer" | sort
+}
+
+# tokens NAME: the accessors of the tokens that logins with the role of the Kubernetes method have gained, sorted.
+tokens() {
+	local accessor
+	vault LIST auth/token/accessors | jq -r '.data.keys[]' | while read -r accessor; do
+		# One that has just ended is none.
+		vault PUT auth/token/lookup-accessor "{\"accessor\": \"$accessor\"}" 2>/dev/null |
+			jq -r --arg role "$1" '.data | select(.meta.role == $role) | .accessor' || true
+	done | sort
+}
+
+# returned NAME: nothing is left of what pods gained by the role: no database user, no lease, no token.
+returned() {
+	local users leases tokens
+	users=$(users "$1" | count) && leases=$(leases "$1" | count) && tokens=$(tokens "$1" | count) &&
+		same "database users, leases and tokens of $1" "$users $leases $tokens" "0 0 0"
 }

@@ -26,6 +26,7 @@ pod_json() {
 	def volume($name; $class): {name: $name, csi: {driver: "secrets-store.csi.k8s.io", readOnly: true,
 		volumeAttributes: {secretProviderClass: $class}}};
 	def mount($name): {name: $name, mountPath: "/\($name)", readOnly: true};
+	def setting($name; $value): .spec.containers[0].env += [{name: $name, value: $value}];
 	{
 		apiVersion: "v1", kind: "Pod", metadata: {name: $name},
 		spec: {
