@@ -89,7 +89,7 @@ lean: ## What the product depends on: few modules, each with a reason, and no te
 first = [[ -e $(BIN)/$(1) ]] || echo "building $(2) the first time, with what it needs to fetch; seconds after that"
 
 ##@ Build it
-.PHONY: build image deployment build-provider build-vault build-demo build-withvault build-crash build-lint build-kubernetes build-helm build-cluster build-client build-images build-cluster-demo
+.PHONY: build image deployment build-provider build-vault build-demo build-withvault build-crash build-lint build-kubernetes build-helm build-cluster build-client build-contract build-images build-cluster-demo
 build: build-provider build-vault build-demo build-withvault build-crash build-lint build-images build-helm build-cluster-demo ## All binaries and images (go itself knows what is up to date)
 image: build-provider ## The provider's image, build/images/provider.tar, for "docker load" or a registry
 	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/ ./cmd/images
@@ -128,7 +128,9 @@ build-cluster:
 build-client:
 	@$(call first,client,the client of the end-to-end suite: seconds)
 	cd test/integration && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/client ./cmd/client
-build-images: build-provider build-kubernetes build-cluster build-client
+build-contract:
+	go test -c -o $(BIN)/podwatch.test ./internal/podwatch
+build-images: build-provider build-kubernetes build-cluster build-client build-contract
 	@rm -rf build/charts && mkdir -p build/charts && cp -r --no-preserve=mode "$$(cd test/cluster && go list -m -f '{{.Dir}}' sigs.k8s.io/secrets-store-csi-driver)/charts/secrets-store-csi-driver" build/charts/
 	$(BIN)/images
 build-cluster-demo:

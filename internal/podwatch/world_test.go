@@ -53,7 +53,26 @@ func newQuickWorld(t *testing.T, trip func(s *podwatchtest.Server, r *http.Reque
 
 func worldOf(t *testing.T, server *podwatchtest.Server, config *rest.Config) *world {
 	t.Helper()
-	w := &world{t: t, server: server, log: &journal{}, changed: make(chan struct{}, 1)}
+	w := watchOf(t, config, node)
+	w.server = server
+	t.Cleanup(func() { checkRequests(t, server) })
+	return w
+}
+
+// checkRequests holds what the server was asked against the provider's RBAC.
+func checkRequests(t *testing.T, server *podwatchtest.Server) {
+	t.Helper()
+	for _, r := range server.Requests() {
+		if !slices.Contains(allowed, r) {
+			t.Errorf("request %q is not allowed to the provider", r)
+		}
+	}
+}
+
+// watchOf makes a world that has a watch but no server of its own.
+func watchOf(t *testing.T, config *rest.Config, node string) *world {
+	t.Helper()
+	w := &world{t: t, log: &journal{}, changed: make(chan struct{}, 1)}
 	var err error
 	w.watch, err = New(Config{
 		REST: config, Node: node, Log: slog.New(slog.NewTextHandler(w.log, nil)),
@@ -67,13 +86,6 @@ func worldOf(t *testing.T, server *podwatchtest.Server, config *rest.Config) *wo
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		for _, r := range server.Requests() {
-			if !slices.Contains(allowed, r) {
-				t.Errorf("request %q is not allowed to the provider", r)
-			}
-		}
-	})
 	return w
 }
 

@@ -290,6 +290,11 @@ func (s *Server) remove(namespace, name string) {
 	if pod == nil {
 		return
 	}
+	// Whoever deletes it, the real one first writes that it has no time left.
+	now, none := metav1.Now(), int64(0)
+	pod = pod.DeepCopy()
+	pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &now, &none
+	s.put(pod, false)
 	delete(s.pods, key(namespace, name))
 	s.revision++
 	pod = pod.DeepCopy()

@@ -33,16 +33,18 @@ keep_diagnostics() {
 # record DIRECTORY: until it is ended, follows the log of every container of provider and driver into a file of its own, for
 # the pods that a case ends take their logs with them.
 record() {
-	local directory=$1 line file space pod container
+	local directory=$1 line space pod container
+	local -A follower=()
 	mkdir -p "$directory"
 	# shellcheck disable=SC2046 # one process id a word
 	trap 'kill $(jobs -p) 2>/dev/null; exit 0' TERM
 	while :; do
 		for line in $(containers); do
-			file=$directory/${line//\//_}.log
-			if [[ ! -e $file ]]; then
+			# Who has lost the API server on the way begins again: better a line twice than not at all.
+			if [[ -z ${follower[$line]:-} ]] || ! kill -0 "${follower[$line]}" 2>/dev/null; then
 				IFS=/ read -r space pod container _ <<<"$line"
-				kubectl logs -f -n "$space" "$pod" -c "$container" >"$file" 2>/dev/null &
+				kubectl logs -f -n "$space" "$pod" -c "$container" >>"$directory/${line//\//_}.log" 2>/dev/null &
+				follower[$line]=$!
 			fi
 		done
 		sleep 0.5
