@@ -32,8 +32,13 @@ type instance struct {
 // journalDir is where the instance that answers keeps what it holds.
 func journalDir(stateDir, name string) string { return filepath.Join(stateDir, name) }
 
-// arrive looks whether another instance is there, so that it is known before anybody asks whether this one is ready.
+// arrive looks whether another instance is there, so that it is known before anybody asks whether this one is ready. One
+// that cannot have a journal fails here: were it ready as a standby, an update would end the instance that answers, and
+// nobody could take its place.
 func (i *instance) arrive() error {
+	if err := lease.CheckJournal(journalDir(i.stateDir, i.name), i.journalOnDisk); err != nil {
+		return journalError(err)
+	}
 	ours, err := i.lock.Try()
 	if err != nil {
 		return stateError(err)

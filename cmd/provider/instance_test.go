@@ -89,6 +89,33 @@ func TestStandbyTakesOver(t *testing.T) {
 	last.end(t)
 }
 
+// An update that lets no instance have a journal stops before it has ended the one that answers: the new one is no standby
+// then, and never ready.
+func TestNoStandbyWithoutAJournal(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := lease.NewLock(dir, "vault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ours, err := lock.Try(); !ours || err != nil { // one of a version that had no journal answers
+		t.Fatalf("the lock: got %v, %v", ours, err)
+	}
+	defer func() { _ = lock.Release() }()
+	if err := os.WriteFile(journalDir(dir, "vault"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := parse("-http-addr=127.0.0.1:0 -journal-on-disk -providers-dir=" + t.TempDir() + " -state-dir=" + dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // a standby ends without an error
+	defer cancel()
+	const want = "the provider does not start without a journal that it can write to"
+	if err := run(ctx, c, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got error %v, want one with %q", err, want)
+	}
+}
+
 func TestStandbyIsToldToEnd(t *testing.T) {
 	dir := t.TempDir()
 	first := start(t, dir, "")

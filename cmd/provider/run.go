@@ -33,7 +33,7 @@ const (
 func run(ctx context.Context, c config, log *slog.Logger) error {
 	var keeper *lease.Keeper
 	var standby atomic.Bool
-	metrics := observe.NewMetrics(version(), func() observe.Held { return heldOf(keeper.Status()) }, standby.Load)
+	metrics := observe.NewMetrics(version(), func() observe.Held { return heldOf(volumesOf(keeper.Status())) }, standby.Load)
 
 	client.ClearEnvironment()
 	c.Client.UserAgent = "leasehold/" + version()
@@ -129,8 +129,8 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 // sayWhatIsOff tells what the settings leave undone: most of it shows only when credentials end.
 func sayWhatIsOff(c config, log *slog.Logger) {
 	if c.NodeName == "" {
-		log.Warn("pods' ends are not noticed, for -node-name is not set: what a pod held lives until its Vault token ends, and no " +
-			"Event tells a pod's owner anything")
+		log.Warn("pods' ends are not noticed, for -node-name is not set: what volumes hold is renewed, whether their pod lives or not, " +
+			"until the Vault token ends for good, which one with a token_period never does; and no Event tells a pod's owner anything")
 	}
 	if !c.Publish {
 		log.Info("running pods get new credentials by the driver's polls alone, for -publish is off")

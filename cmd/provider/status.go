@@ -73,31 +73,26 @@ func volumesOf(all []lease.Status) []volumeStatus {
 	return volumes
 }
 
-// heldOf sums up what the keeper tells, for the metrics.
-func heldOf(all []lease.Status) observe.Held {
-	held := observe.Held{Volumes: len(all), Leases: map[string]int{
+// heldOf sums up what the keeper tells, for the metrics and for people.
+func heldOf(volumes []volumeStatus) observe.Held {
+	held := observe.Held{Volumes: len(volumes), Leases: map[string]int{
 		lease.StateHeld: 0, lease.StateDue: 0, lease.StateOver: 0, lease.StateUnwanted: 0,
 	}}
-	for _, v := range all {
+	for _, v := range volumes {
 		for _, item := range v.Items {
 			held.Leases[item.State]++
-			if wanted(item.State) {
-				held.End = sooner(held.End, item.End)
+			if item.missedAtItsEnd() && (held.End.IsZero() || item.End.Before(held.End)) {
+				held.End = item.End
 			}
 		}
 	}
 	return held
 }
 
-// wanted tells of a state whether a volume needs what is in it, and would miss it at its end.
-func wanted(state string) bool { return state == lease.StateHeld || state == lease.StateDue }
-
-// sooner returns the earlier of two ends; zero is none.
-func sooner(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
+// missedAtItsEnd tells whether a pod would miss the item at its end, or misses it, since that is past. What is unwanted
+// nobody misses. A static role's password ends and is read anew at each of its rotations: that is no alarm.
+func (i itemStatus) missedAtItsEnd() bool {
+	return !i.End.IsZero() && i.State != lease.StateUnwanted && i.Kind != "static"
 }
 
 // listenStatus binds the socket of "provider status" at path, whose directory nobody but this user may enter. Only the
@@ -247,24 +242,23 @@ func table(volumes []volumeStatus, name string, now time.Time) string {
 
 // summary is one sentence about all of it.
 func summary(volumes []volumeStatus, now time.Time) string {
-	pods, states, troubled := make(map[string]bool), make(map[string]int), 0
-	var end time.Time
+	pods, troubled := make(map[string]bool), 0
 	for _, v := range volumes {
 		pods[v.UID] = true
 		if v.Error != "" {
 			troubled++
 		}
-		for _, item := range v.Items {
-			states[item.State]++
-			if wanted(item.State) {
-				end = sooner(end, item.End)
-			}
-		}
 	}
+	held := heldOf(volumes)
+	states, end := held.Leases, held.End
 	text := fmt.Sprintf("%s of %s: %d held, %d due, %d over, %d unwanted.", number(len(volumes), "volume"), number(len(pods), "pod"),
 		states[lease.StateHeld], states[lease.StateDue], states[lease.StateOver], states[lease.StateUnwanted])
-	if !end.IsZero() {
+	switch {
+	case end.IsZero():
+	case end.After(now):
 		text += fmt.Sprintf(" Time left to the first end: %s.", timeLeft(end, now))
+	default:
+		text += fmt.Sprintf(" The first end was %s ago.", rough(now.Sub(end)))
 	}
 	if troubled > 0 {
 		text += fmt.Sprintf(" An error in %s.", number(troubled, "volume"))

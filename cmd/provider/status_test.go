@@ -60,7 +60,7 @@ shop/web-0           db                shop  kv/data/app         held      -    
 shop/web-0           db                shop  pki/issue/web       over      none       -                 -
 shop/web-1 (ended)   db                shop  token acc-2         unwanted  1m0s       revoke now        revoke: Vault is unavailable  [2J (12s ago)
 
-3 volumes of 3 pods: 2 held, 1 due, 1 over, 1 unwanted. Time left to the first end: 20s. An error in 2 volumes.
+3 volumes of 3 pods: 2 held, 1 due, 1 over, 1 unwanted. The first end was 1h0m ago. An error in 2 volumes.
 `
 	got := "\n" + table(volumesOf(holdings()), "vault", noon)
 	if squeeze(got) != squeeze(want) {
@@ -83,6 +83,16 @@ func squeeze(text string) string {
 		lines[i] = strings.Join(strings.Fields(line), " ")
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Most of the time nothing is over.
+func TestSummaryOfWhatLasts(t *testing.T) {
+	volumes := volumesOf(holdings())
+	volumes[1].Items = volumes[1].Items[:3]
+	want := "3 volumes of 3 pods: 2 held, 1 due, 0 over, 1 unwanted. Time left to the first end: 20s. An error in 2 volumes."
+	if got := summary(volumes, noon); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 func TestTableOfNothing(t *testing.T) {
@@ -114,10 +124,18 @@ func TestHeld(t *testing.T) {
 	want := observe.Held{
 		Volumes: 3,
 		Leases:  map[string]int{"held": 2, "due": 1, "over": 1, "unwanted": 1},
-		End:     noon.Add(20 * time.Second), // what is over or unwanted has no end that anybody waits for
+		End:     noon.Add(-time.Hour), // what is over is missed until there is something new; what is unwanted is not
 	}
-	if got := heldOf(holdings()); !reflect.DeepEqual(got, want) {
+	if got := heldOf(volumesOf(holdings())); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	// A rotation is no end that anybody misses, and neither is that of a secret that knows none.
+	quiet := []volumeStatus{{UID: "u-1", Items: []itemStatus{
+		{Kind: "token", State: "held", End: noon.Add(time.Hour)}, {Kind: "secret", State: "due"},
+		{Kind: "static", State: "over", End: noon.Add(-time.Second)}, {Kind: "static", State: "held", End: noon.Add(time.Second)},
+	}}}
+	if got, want := heldOf(quiet).End, noon.Add(time.Hour); !got.Equal(want) {
+		t.Errorf("static roles: got the first end %v, want the token's, %v", got, want)
 	}
 	none := observe.Held{Leases: map[string]int{"held": 0, "due": 0, "over": 0, "unwanted": 0}}
 	if got := heldOf(nil); !reflect.DeepEqual(got, none) {

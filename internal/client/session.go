@@ -31,13 +31,6 @@ func (s *Session) Start() time.Time { return s.start }
 // End returns when the token ends by itself if nobody renews it; the zero time means never.
 func (s *Session) End() time.Time { return s.end }
 
-// Duration returns how long the login's answer said that the token lives; 0 means for ever.
-func (s *Session) Duration() time.Duration {
-	if s.end.IsZero() {
-		return 0
-	}
-	return s.end.Sub(s.start)
-}
 
 // Renewable tells whether the login's answer said that the token can be renewed. Batch tokens cannot.
 func (s *Session) Renewable() bool { return s.renewable && !s.batch }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,8 +135,8 @@ func TestInTrouble(t *testing.T) {
 		{nil, false},
 		{errors.New("x"), false},
 		{context.DeadlineExceeded, false},
-		{&client.Error{Kind: client.Unavailable}, true}, // no answer at all
-		{&client.Error{Kind: client.Unavailable, Status: 429}, true},
+		{&client.Error{Kind: client.Unavailable}, true},               // no answer at all
+		{&client.Error{Kind: client.Unavailable, Status: 429}, false}, // a quota of this path or role
 		{&client.Error{Kind: client.Unavailable, Status: 502}, true},
 		{&client.Error{Kind: client.Unavailable, Status: 503}, true},
 		{&client.Error{Kind: client.Unavailable, Status: 504}, true},
@@ -158,6 +159,10 @@ func TestTrafficCalmsDown(t *testing.T) {
 	v := &Volume{}
 	now := began
 	x := &traffic{waiting: map[*Volume]struct{}{}}
+	land := func(err error) bool {
+		x.flying--
+		return x.landed(err, now)
+	}
 	for range mostFlying {
 		if !x.admit(v, now) {
 			t.Fatal("not admitted, though nothing is wrong")
@@ -167,7 +172,7 @@ func TestTrafficCalmsDown(t *testing.T) {
 		t.Fatal("admitted one too many")
 	}
 	for range mostFlying { // they all find the same, which counts once
-		x.landed(trouble, now)
+		land(trouble)
 	}
 	if x.tries != 1 || x.flying != 0 {
 		t.Errorf("got %d tries, %d flying; want 1, 0", x.tries, x.flying)
@@ -184,27 +189,27 @@ func TestTrafficCalmsDown(t *testing.T) {
 		if !x.admit(v, now) || x.admit(v, now) {
 			t.Error("want exactly one admitted")
 		}
-		x.landed(trouble, now)
+		land(trouble)
 	}
 	now = x.calm
 	x.admit(v, now)
 	for _, nothing := range []error{errNotAsked, context.DeadlineExceeded} {
 		tries := x.tries
-		if x.landed(nothing, now) || x.tries != tries || x.calm != now {
+		if land(nothing) || x.tries != tries || x.calm != now {
 			t.Errorf("%v: was taken for news of Vault", nothing)
 		}
 		x.admit(v, now)
 	}
-	if x.landed(slow, now); x.calm.Sub(now) != time.Minute {
-		t.Errorf("calm for %v, want the minute that Vault asked for", x.calm.Sub(now))
+	if land(slow); x.calm.Sub(now) != longestHeed {
+		t.Errorf("calm for %v, want as much of the minute that Vault asked for as leases can bear", x.calm.Sub(now))
 	}
 	now = x.calm
 	x.admit(v, now)
 	denied := error(&client.Error{Kind: client.Denied, Status: 403})
-	if !x.landed(denied, now) || x.tries != 0 || !x.admit(v, now) {
+	if !land(denied) || x.tries != 0 || !x.admit(v, now) {
 		t.Error("an answer is an answer: want Vault back")
 	}
-	if x.landed(nil, now) {
+	if land(nil) {
 		t.Error("back, though it was not in trouble")
 	}
 }
@@ -225,6 +230,78 @@ func TestTrafficIsForgotten(t *testing.T) {
 		defer w.keeper.mu.Unlock()
 		if n := len(w.keeper.traffic) + len(w.keeper.agenda) + len(w.keeper.volumes); n != 0 {
 			w.t.Errorf("got %d entries left, want none", n)
+		}
+	})
+}
+
+// What fails for one volume holds up no other, whatever it looks like: a proxy that gives up on one database's requests, a
+// quota of one path, a maintenance page for an hour.
+func TestTroubleOfOnePathHoldsUpNobody(t *testing.T) {
+	for _, row := range []struct {
+		status int
+		header string
+	}{{500, ""}, {429, ""}, {502, ""}, {503, ""}, {504, ""}, {429, "Retry-After: 3600"}, {503, "Retry-After: 3600"}} {
+		t.Run(fmt.Sprintf("%d %s", row.status, row.header), func(t *testing.T) {
+			bubble(t, func(w *world) {
+				w.vault.Write("database/roles/sick", vaulttest.Data{"default_ttl": "10m", "max_ttl": "10m"})
+				sick := userSource
+				sick.Path = "database/creds/sick"
+				w.users("10m", "24h")
+				w.run()
+				w.mounted("sick", of(sick))
+				w.mounted("well")
+				w.mounted("ends")
+				w.answer("GET", sick.Path, row.status, row.header)
+				user := w.shows("well")
+				time.Sleep(8 * time.Minute)
+				w.pods.set("ends", Ended)
+				w.keeper.Wake()
+				time.Sleep(longestHeed + 10*time.Second)
+				if n := len(w.vault.Tokens()); n != 2 {
+					w.t.Errorf("after a pod's end: got %d tokens, want 2", n)
+				}
+				time.Sleep(time.Hour)
+				alive := slices.ContainsFunc(w.vault.Users(), func(u string) bool { return strings.Contains(user, u) })
+				if !alive || w.shows("well") != user {
+					w.t.Error("the other volume's user has gone, though Vault would have renewed it")
+				}
+			})
+		})
+	}
+}
+
+// A database that does not answer holds its requests for long, and those of nobody else.
+func TestSlowErrandsHoldUpNobody(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.mounted("a")
+		ran, over := 0, make(chan struct{})
+		slow := errand{volume: w.volume("a"), vault: "x", begin: func() {}, run: func(context.Context) error {
+			ran++
+			<-over
+			return nil
+		}}
+		quick := slow
+		quick.run = func(context.Context) error {
+			ran++
+			return nil
+		}
+		dispatch := func(e errand, times, want int) {
+			for range times {
+				w.keeper.dispatch(t.Context(), []errand{e}, time.Now())
+				synctest.Wait()
+			}
+			if ran != want {
+				t.Errorf("got %d errands on their way, want %d", ran, want)
+			}
+		}
+		dispatch(slow, mostFlying, mostFlying)
+		dispatch(quick, 1, mostFlying)
+		time.Sleep(15 * time.Second) // a fraction of what Vault itself gives a request
+		dispatch(quick, 2, mostFlying+2)
+		close(over)
+		w.keeper.errands.Wait()
+		if n := len(w.keeper.traffic); n != 0 {
+			t.Errorf("got traffic of %d Vaults, want none", n)
 		}
 	})
 }

@@ -29,8 +29,10 @@ type Holding struct {
 	flights map[spec.Source]*flight[client.Grant]
 	size    int       // bytes of all grants
 	behind  time.Time // a grant has come then whose old one the files are still made of; zero: none
-	doubted bool      // Vault may have granted a lease whose answer was lost
-	dead    bool      // Vault does not know the token any more
+	// overtaken has, for each such source, when the old grant ends.
+	overtaken map[spec.Source]time.Time
+	doubted   bool // Vault may have granted a lease whose answer was lost
+	dead      bool // Vault does not know the token any more
 }
 
 // held is a grant with its term.
@@ -50,8 +52,9 @@ type renewal struct {
 func newHolding(v *Volume, s *client.Session) *Holding {
 	return &Holding{
 		session: s, volume: v, token: tokenTerm(s),
-		grants:  make(map[spec.Source]*held),
-		flights: make(map[spec.Source]*flight[client.Grant]),
+		grants:    make(map[spec.Source]*held),
+		flights:   make(map[spec.Source]*flight[client.Grant]),
+		overtaken: make(map[spec.Source]time.Time),
 	}
 }
 
@@ -158,6 +161,11 @@ func (h *Holding) keep(source spec.Source, fresh *held) error {
 	if found && h.behind.IsZero() {
 		h.behind = fresh.Start
 	}
+	if _, known := h.overtaken[source]; found && !known {
+		if end := h.endOf(old.term); !end.IsZero() {
+			h.overtaken[source] = end
+		}
+	}
 	return nil
 }
 
@@ -167,6 +175,7 @@ func (h *Holding) retain(sources []spec.Source) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.behind = time.Time{}
+	clear(h.overtaken)
 	maps.DeleteFunc(h.grants, func(source spec.Source, g *held) bool {
 		gone := !slices.Contains(sources, source)
 		if gone {
@@ -249,8 +258,8 @@ func (h *Holding) end() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var end time.Time
-	for _, g := range h.grants {
-		end = sooner(end, h.endOf(g.term))
+	for source, g := range h.grants {
+		end = sooner(end, sooner(h.overtaken[source], h.endOf(g.term)))
 	}
 	return end
 }

@@ -52,6 +52,20 @@ func openJournal(dir string, onDisk bool) (*journal, error) {
 	return &journal{dir: dir, sync: !inMemory}, nil
 }
 
+// CheckJournal tells whether a journal can be had in a directory, which it makes if it is missing: that it is in memory,
+// unless onDisk, and that it can be written to. Another instance may be using it meanwhile.
+func CheckJournal(dir string, onDisk bool) error {
+	j, err := openJournal(dir, onDisk)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	const probe = "probe"
+	if err := errors.Join(j.write(probe, nil), j.remove(probe)); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
 // nameOf is the name of a volume's record. A target path may be longer than a file name.
 func nameOf(key Key) string {
 	sum := sha256.Sum256([]byte(key.PodUID + "\x00" + key.Target))

@@ -1,7 +1,6 @@
 package lease
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +12,8 @@ import (
 	"leasehold/internal/spec"
 )
 
-// recordVersion changes when a record of before cannot be read any more.
+// recordVersion changes when a provider of before must not read a record any more. A field that it may leave out of
+// account can be added without, so that a provider can be rolled back.
 const recordVersion = 1
 
 // record is what the journal has of a volume. It holds secrets in the open: never print it.
@@ -58,6 +58,7 @@ type grantRecord struct {
 	Warnings      []string      // not omitted: a file may show whether there were none, or no list
 	Obtained      time.Time
 	Term          term
+	Overtaken     time.Time `json:",omitzero"` // the files are still made of the grant before, which ends then
 }
 
 // errOver is why nothing is written down any more.
@@ -166,7 +167,7 @@ func (h *Holding) record(as role, at time.Time) holdingRecord {
 	for source, g := range h.grants {
 		r.Grants = append(r.Grants, grantRecord{
 			Source: source, Data: g.Data.Reveal(), LeaseID: g.LeaseID, LeaseDuration: g.LeaseDuration, Renewable: g.Grant.Renewable,
-			Warnings: g.Warnings, Obtained: g.Obtained, Term: g.term,
+			Warnings: g.Warnings, Obtained: g.Obtained, Term: g.term, Overtaken: h.overtaken[source],
 		})
 	}
 	return r
@@ -217,9 +218,7 @@ func (k *Keeper) restore(content []byte) (*Volume, error) {
 		return nil, fmt.Errorf("it is of version %d, and this provider reads version %d", version.Version, recordVersion)
 	}
 	var r record
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&r); err != nil || r.Mount.Pod.UID == "" || len(r.VersionKey) != len(Volume{}.versionKey) {
+	if err := json.Unmarshal(content, &r); err != nil || r.Mount.Pod.UID == "" || len(r.VersionKey) != len(Volume{}.versionKey) {
 		return nil, fmt.Errorf("it is damaged (%d bytes)", len(content))
 	}
 	r.Mount.Pod.Token = redact.New(r.JWT)
@@ -264,6 +263,9 @@ func (v *Volume) restoreHolding(r holdingRecord) *Holding {
 				Renewable: g.Renewable, Warnings: g.Warnings, Obtained: g.Obtained,
 			},
 			term: g.Term.restored(life, now),
+		}
+		if !g.Overtaken.IsZero() {
+			h.overtaken[g.Source] = g.Overtaken
 		}
 		h.size += len(g.Data)
 	}

@@ -49,7 +49,7 @@ func (v *Volume) releases(now time.Time) (errands []errand, again time.Time) {
 			again = sooner(again, d.at)
 		default:
 			errands = append(errands, errand{
-				volume: v, vault: h.session.Vault().Address, end: h.tokenEnd(),
+				volume: v, vault: h.session.Vault().Address, end: h.tokenEnd(), failed: d.tries > 0,
 				begin: func() {
 					v.mu.Lock()
 					defer v.mu.Unlock()
@@ -99,7 +99,7 @@ func (v *Volume) giveBack(ctx context.Context, h *Holding, d *doom) error {
 		d.tries++
 		d.at = now
 		if !inTrouble(err) { // or else it goes as soon as the Vault is back
-			d.at = now.Add(max(backoff(d.tries, longestPause), retryAfter(err)))
+			d.at = now.Add(max(backoff(d.tries, longestPause), heeded(err, end, now)))
 		}
 		d.trouble = trouble{err, now}
 	}

@@ -28,7 +28,9 @@ func (h *Holding) renewals(life spec.Lifecycle, now time.Time) (errands []errand
 			again = sooner(again, at)
 			return
 		}
-		errands = append(errands, errand{vault: h.session.Vault().Address, end: t.End, begin: func() { h.setBusy(r) }, run: do})
+		errands = append(errands, errand{
+			vault: h.session.Vault().Address, end: t.End, failed: r.trouble.err != nil, begin: func() { h.setBusy(r) }, run: do,
+		})
 	}
 	consider(h.token, &h.renewal, h.renewToken)
 	for source, g := range h.grants {
@@ -75,13 +77,15 @@ func (h *Holding) renewed(what string, t *term, r *renewal, answer client.Renewa
 		return errNotAsked
 	}
 	r.trouble = trouble{err, now}
-	switch kind := client.KindOf(err); {
+	failure, _ := asClient(err)
+	switch {
 	case err == nil:
 		*t = t.renewed(answer, now)
 		r.after = time.Time{}
 	case inTrouble(err): // it goes as soon as the Vault is back
-	case kind == client.Unavailable:
-		r.after = now.Add(pause(t.End, now))
+	case failure == nil || failure.Kind == client.Unavailable || failure.Status == 0:
+		// A status of zero is no verdict of Vault's: a TLS file could not be read just then, say.
+		r.after = now.Add(max(pause(t.End, now), heeded(err, t.End, now)))
 	default: // it is gone, or lives on for a moment and will not be prolonged: another one is needed
 		t.Lost = true
 	}

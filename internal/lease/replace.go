@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"leasehold/internal/client"
@@ -74,7 +75,7 @@ func (v *Volume) replacement(now time.Time) (e *errand, again time.Time) {
 		return nil, at
 	}
 	return &errand{
-		volume: v, vault: v.mount.Class.Vault.Address, end: v.shown.end(),
+		volume: v, vault: v.mount.Class.Vault.Address, end: v.shown.end(), failed: r.tries > 0,
 		begin: func() {
 			v.mu.Lock()
 			defer v.mu.Unlock()
@@ -146,7 +147,7 @@ func (v *Volume) replace(ctx context.Context) (err error) {
 	verify := v.left.Add(verifyAfter)
 	v.mu.Unlock()
 
-	err = k.refill(ctx, v)
+	err = k.guardedRefill(ctx, v)
 
 	now := time.Now()
 	v.mu.Lock()
@@ -171,6 +172,18 @@ func (v *Volume) replace(ctx context.Context) (err error) {
 		return errNotAsked
 	}
 	return err
+}
+
+// guardedRefill is refill, but a panic fails this volume alone: the provider has others to keep.
+func (k *Keeper) guardedRefill(ctx context.Context, v *Volume) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			failure := &PanicError{Request: "fill the volume", Type: fmt.Sprintf("%T", cause), Stack: string(debug.Stack())}
+			k.log(v).Error("filling a volume panicked", observe.KeyError, failure, "stack", failure.Stack)
+			err = failure
+		}
+	}()
+	return k.refill(ctx, v)
 }
 
 // errStillDue is what a replacement ends with that changed nothing, which Vault gave no reason for.
@@ -198,7 +211,7 @@ func (v *Volume) replaced(before *Holding, wasDue bool, err error, now time.Time
 	if !end.IsZero() && end.Before(now) { // no haste helps any more
 		wait = backoff(r.tries, longestLack)
 	}
-	r.after = now.Add(max(wait, retryAfter(err)))
+	r.after = now.Add(max(wait, heeded(err, end, now)))
 	if v.request && inTrouble(err) {
 		r.after = now // it goes as soon as the Vault is back
 	}
@@ -222,6 +235,9 @@ func (h *Holding) finalEnd(life spec.Lifecycle) (end time.Time, final bool) {
 	ends := func(t term) bool {
 		action, _ := t.next(life)
 		return action == Replace && !t.End.IsZero()
+	}
+	for _, shown := range h.overtaken {
+		end = sooner(end, shown)
 	}
 	for _, g := range h.grants {
 		if ends(g.term) {

@@ -564,8 +564,31 @@ func TestLateLeaseIsShown(t *testing.T) {
 					w.t.Error("the volume shows the lease that nobody renews")
 				}
 				w.wantCount("GET", userPath, 2)
-				w.wantNoEvent()
+				if !killed { // which is played by an error, and that is told
+					w.wantNoEvent()
+				}
 			})
 		})
 	}
+}
+
+// A panic while a volume is filled fails that volume, not the provider.
+func TestPanicInARefill(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.users("10m", "20m")
+		w.mounted("a")
+		old := w.shows("a")
+		w.panics.Store(true)
+		w.run()
+		time.Sleep(18 * time.Minute)
+		status := w.keeper.Status()[0]
+		if !strings.Contains(status.Error, "internal error") || strings.Contains(w.log.String()+status.Error, "a value that") {
+			w.t.Errorf("got error %q", status.Error)
+		}
+		w.panics.Store(false)
+		time.Sleep(3 * time.Minute)
+		if w.shows("a") == old {
+			w.t.Error("it was not tried again")
+		}
+	})
 }

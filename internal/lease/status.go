@@ -126,7 +126,14 @@ func (h *Holding) items(life spec.Lifecycle, now time.Time) []Item {
 	items := []Item{item(h.token, h.session.Accessor(), h.token.End)}
 	var grants []Item
 	for source, g := range h.grants {
-		grants = append(grants, item(g.term, source.Path, h.endOf(g.term)))
+		i := item(g.term, source.Path, h.endOf(g.term))
+		if end, overtaken := h.overtaken[source]; overtaken { // the files are still made of the one before
+			i.State, i.End, i.Next, i.At = StateDue, end, Replace.String(), h.behind
+			if !now.Before(end) {
+				i.State = StateOver
+			}
+		}
+		grants = append(grants, i)
 	}
 	slices.SortFunc(grants, func(a, b Item) int { return strings.Compare(a.Source, b.Source) })
 	return append(items, grants...)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +136,31 @@ func TestNothingSecretIsTold(t *testing.T) {
 			if strings.Contains(told, secret) {
 				w.t.Error("a secret is told")
 			}
+		}
+	})
+}
+
+// When only a part could be read anew, the files go on showing the old user: its end is what is told.
+func TestStatusTellsTheEndOfWhatTheFilesShow(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.users("10m", "20m")
+		w.run()
+		w.mounted("a", of(userSource, keySource))
+		user := w.shows("a")
+		w.answer("GET", keySource.Path, http.StatusForbidden, "")
+		alive := func() bool {
+			return slices.ContainsFunc(w.vault.Users(), func(u string) bool { return strings.Contains(user, u) })
+		}
+		for alive() {
+			time.Sleep(10 * time.Second)
+		}
+		time.Sleep(10 * time.Second)
+		items := w.keeper.Status()[0].Items
+		if !slices.ContainsFunc(items, func(i Item) bool { return i.Source == userPath && i.State == StateOver }) {
+			w.t.Errorf("the user in the files has gone, and the status says nothing of it: %+v", items)
+		}
+		if events := fmt.Sprint(w.pods.takeEvents()); !strings.Contains(events, "T00:20:0") && !strings.Contains(events, "T00:19:5") {
+			w.t.Errorf("got events %s, want one that tells the end of that user, at 00:20", events)
 		}
 	})
 }

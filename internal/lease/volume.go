@@ -190,6 +190,10 @@ func (v *Volume) Holding(ctx context.Context) (*Holding, error) {
 	}
 
 	v.mu.Lock()
+	if joined && (v.login == nil || v.login.vault != vault) || v.next.serves(vault, now) && !v.next.inDoubt() {
+		v.mu.Unlock() // the login has landed meanwhile
+		return v.Holding(ctx)
+	}
 	// What an earlier Mount gained is of no use any more: it is for another Vault, over, or may have lost a lease.
 	v.doom(v.next, now)
 	v.next = nil
@@ -364,6 +368,16 @@ func (v *Volume) isEmpty() bool {
 
 // asClient finds the client's error in err.
 func asClient(err error) (*client.Error, bool) { return errors.AsType[*client.Error](err) }
+
+// heeded is how long Vault asked us to wait with something that ends at a time, but no longer than half of what is left:
+// a page that asks for an hour must not cost a lease. Zero if it did not ask.
+func heeded(err error, end, now time.Time) time.Duration {
+	wait := retryAfter(err)
+	if left := end.Sub(now); !end.IsZero() && wait > left/2 {
+		wait = max(left/2, 0)
+	}
+	return wait
+}
 
 // retryAfter is how long Vault asked us to wait, or 0.
 func retryAfter(err error) time.Duration {

@@ -57,6 +57,7 @@ type world struct {
 	fromMemory  atomic.Int32
 	unwritten   atomic.Int32 // journal errors
 	refills     atomic.Int32
+	panics      atomic.Bool           // a refill does
 	notAllowed  atomic.Pointer[error] // what a refill fails with before it asks anybody
 
 	mu       sync.Mutex
@@ -210,6 +211,9 @@ func (w *world) mounted(pod string, changes ...func(*spec.Mount)) *Holding {
 // refill is what the provider does when the keeper asks it to.
 func (w *world) refill(ctx context.Context, v *Volume) error {
 	w.refills.Add(1)
+	if w.panics.Load() {
+		panic("a value that must not be told")
+	}
 	if err := w.notAllowed.Load(); err != nil {
 		return *err
 	}

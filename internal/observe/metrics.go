@@ -28,7 +28,7 @@ type Metrics struct {
 type Held struct {
 	Volumes int            // for which something is held
 	Leases  map[string]int // tokens, leases and what else is held for them, by state; a state that is not in it is not shown
-	End     time.Time      // the soonest end of what volumes need; zero if no end is known
+	End     time.Time      // the soonest end of what volumes need, past or not; zero if no end is known
 }
 
 // NewMetrics returns metrics for a provider of the given version. held tells what it holds now, and is called once for
@@ -49,7 +49,7 @@ func NewMetrics(version string, held func() Held, standby func() bool) *Metrics 
 		}, []string{"operation", "outcome"}),
 		stale: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "leasehold_stale_answers_total",
-			Help: "Objects answered with a grant that was due to be read again, because Vault was unavailable.",
+			Help: "Answers from what was due to be replaced, because Vault was unavailable or there was no token for a new login.",
 		}),
 		unrevocable: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "leasehold_unrevocable_logins_total",
@@ -65,15 +65,15 @@ func NewMetrics(version string, held func() Held, standby func() bool) *Metrics 
 		}),
 		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "leasehold_renewals_total",
-			Help: "Attempts to renew a Vault token or a lease, by outcome (ok, or the kind of failure).",
+			Help: "Attempts to renew a Vault token or a lease, by outcome (ok, the kind of failure, or failed).",
 		}, []string{"what", "outcome"}),
 		replacements: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "leasehold_replacements_total",
-			Help: "Attempts to replace what a volume holds by something new, by outcome (ok, or the kind of failure).",
+			Help: "Attempts to replace what a volume holds by something new, by outcome (ok, the kind of failure, or failed).",
 		}, []string{"outcome"}),
 		releases: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "leasehold_releases_total",
-			Help: "Attempts to give a Vault token back, by outcome (revoked, ended, or the kind of failure).",
+			Help: "Attempts to give a Vault token back, by outcome (revoked, ended, the kind of failure, or failed).",
 		}, []string{"outcome"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -105,7 +105,7 @@ func (m *Metrics) VaultRequest(operation, outcome string, d time.Duration) {
 	m.vaultRequests.WithLabelValues(operation, outcome).Observe(d.Seconds())
 }
 
-// Stale counts an object that was answered with a grant due to be read again.
+// Stale counts an answer from something that was due to be replaced.
 func (m *Metrics) Stale() { m.stale.Inc() }
 
 // Unrevocable counts a login that gave a batch token.
@@ -140,7 +140,8 @@ var (
 		"What is held in Vault for these volumes, by state: held, due (to be replaced), over, or unwanted (to be given back).",
 		[]string{"state"}, nil)
 	descToExpiry = prometheus.NewDesc("leasehold_seconds_to_expiry",
-		"Seconds until the first end of what a volume needs; negative once it is past, and absent if no end is known.", nil, nil)
+		"Seconds until the first end of what a volume needs; negative from then on, until there is something new; absent if no end is known.",
+		nil, nil)
 )
 
 // Describe implements prometheus.Collector.

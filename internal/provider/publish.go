@@ -186,6 +186,9 @@ func write(root string, files []render.File) error {
 	if err := tidy(root); err != nil {
 		return err
 	}
+	if err := makeReadable(root); err != nil {
+		return err
+	}
 	err := makeWay(root, files)
 	if err == nil {
 		err = fileutil.WritePayloads(root, forDriver(files))
@@ -273,6 +276,32 @@ func mendLinks(root, shown string) error {
 		}
 	}
 	return nil
+}
+
+// makeReadable lets the owner read the files that are shown. The driver may have written some that nobody may read, and
+// without capabilities they could not be compared with what is to take their place.
+func makeReadable(root string) error {
+	shown, err := os.Readlink(filepath.Join(root, dataLink))
+	if errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(root, shown)
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if path == dir && errors.Is(err, syscall.ENOENT) {
+			return nil // the writer makes all of it anew
+		}
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil || info.Mode()&0o400 != 0 {
+			return err
+		}
+		return os.Chmod(path, info.Mode().Perm()|0o400)
+	})
 }
 
 // makeWay takes files away that are where files needs a directory, or the other way round: the driver's writer fails for

@@ -8,11 +8,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"sigs.k8s.io/secrets-store-csi-driver/pkg/util/fileutil"
 
@@ -202,6 +204,65 @@ func TestPublishChangesModes(t *testing.T) {
 	}
 	mustPublish(t, p, target, filesOf("user 444 u2", "tls/key 640 k2"))
 	wantVolume(t, target, filesOf("user 444 u2", "tls/key 640 k2"))
+}
+
+// unprivileged runs f as root without the capability to read what modes forbid, as the provider runs in its pod.
+func unprivileged(t *testing.T, f func()) {
+	t.Helper()
+	const (
+		version3 = 0x20080522  // of the kernel's structures, with two words for each set
+		override = 1<<1 | 1<<2 // CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+	)
+	type set struct{ effective, permitted, inheritable uint32 }
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread goes with the goroutine, for it has less than the others
+		header := struct {
+			version uint32
+			pid     int32
+		}{version: version3}
+		var sets [2]set
+		_, _, failed := syscall.RawSyscall(syscall.SYS_CAPGET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets)), 0) //nolint:gosec // there is no other way
+		if failed == 0 {
+			sets[0].effective &^= override
+			_, _, failed = syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets)), 0) //nolint:gosec // likewise
+		}
+		if failed != 0 {
+			done <- failed
+			return
+		}
+		f()
+		done <- nil
+	}()
+	if err := <-done; err != nil {
+		t.Fatalf("give up a capability: %v", err)
+	}
+}
+
+// A file that its owner may not read is written by the driver, which may read it all the same. It must not be in the way
+// once the class lets its owner read it, or has it no more.
+func TestPublishReplacesWhatOnlyTheDriverCouldRead(t *testing.T) {
+	closed := filesOf("user 0 u1", "tls/key 040 k1", "only/in/one 0 x1")
+	for name, files := range map[string][]render.File{
+		"another mode": filesOf("user 400 u1", "tls/key 440 k1", "only/in/one 600 x1"),
+		"others":       generation2,
+		"in their way": filesOf("user/name 644 u", "tls 644 t", "only/in/one 644 x1"),
+		"gone":         filesOf("user 644 u1"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, target := volume(t, "")
+			mustDrive(t, target, closed)
+			unprivileged(t, func() {
+				if _, err := os.ReadFile(filepath.Join(target, "user")); !errors.Is(err, syscall.EACCES) {
+					t.Errorf("reading what nobody may read: got %v, want %v", err, syscall.EACCES)
+				}
+				if written, err := p.Publish(target, publishUID, files); !written || err != nil {
+					t.Errorf("Publish = %v, %v; want the files to be written", written, err)
+				}
+			})
+			wantVolume(t, target, files)
+		})
+	}
 }
 
 // Whatever is no volume of that pod, known for sure, is the driver's to write.

@@ -210,7 +210,7 @@ func TestFrozenVolumeStays(t *testing.T) {
 	const objects = "- {objectName: name, secretPath: kv/app, secretKey: username}"
 	frozen, twin := b.mountedPod(t, "app-0", ""), b.mountedPod(t, "app-1", "")
 	frozen.parameters = map[string]string{"rotation": "off", "refresh": "1s"}
-	twin.parameters = map[string]string{"refresh": "1s"}
+	twin.parameters = map[string]string{"refresh": "1200ms"} // which is spread by a tenth
 	first := frozen.mustMount(t, objects)
 	before := tree(t, frozen.target)
 	twin.mustMount(t, objects) // later, so that it is due later

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"leasehold/internal/client"
-	"leasehold/internal/lease"
 	"leasehold/internal/render"
 	"leasehold/internal/spec"
 )
@@ -72,16 +70,12 @@ func codeOf(err error) codes.Code {
 	case client.Unavailable, client.Expired:
 		return codes.Internal
 	}
-	if panicked := (*lease.PanicError)(nil); errors.As(err, &panicked) {
-		return codes.Internal
+	if failure := (*render.Error)(nil); errors.As(err, &failure) && failure.Unfit {
+		return codes.FailedPrecondition // Vault's answer does not fit what the object asks of it
 	}
-	if failure := (*PublishError)(nil); errors.As(err, &failure) {
-		return codes.Internal // the node is in trouble, not the class
-	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return codes.Internal // waiting ended; the next try goes on from there
-	}
-	return codes.FailedPrecondition // Vault's answer does not fit what the object asks of it
+	// The node is in trouble, not the class: waiting ended, there is no journal or no room in the volume, the API server
+	// gives no token, the provider ends or has a defect. The next try goes on from there.
+	return codes.Internal
 }
 
 // graver returns the code of two failures that a person must look at first: Internal may pass by itself.

@@ -4,11 +4,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+
 	"leasehold/internal/client"
+	"leasehold/internal/lease"
+	"leasehold/internal/render"
 	"leasehold/internal/spec"
 )
 
@@ -29,6 +35,32 @@ func TestHandshakeHasACureOfItsOwn(t *testing.T) {
 		got := describe(mount, &client.Error{Kind: client.Unavailable, Op: "login", Path: "auth/kubernetes/login", Err: row.err}).Message()
 		if !strings.Contains(got, row.want) {
 			t.Errorf("%v: got %q, want it to say %q", row.err, got, row.want)
+		}
+	}
+}
+
+// What is wrong with the node, or with the provider, is nothing that a class's author could mend, and passes by itself.
+func TestCodeTellsWhoCanMendIt(t *testing.T) {
+	source := spec.Source{Method: "GET", Path: "kv/app"}
+	rejected := &client.Error{Kind: client.Rejected, Op: "read", Path: "kv/app"}
+	node := errors.New("the provider cannot write down what it holds: no space left on device")
+	for _, row := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{node, codes.Internal},
+		{errors.Join(&render.Error{Objects: []string{"x"}, Source: source, Err: node}), codes.Internal},
+		{errors.Join(&render.Error{Objects: []string{"x"}, Source: source, Err: errors.New("no key"), Unfit: true}), codes.FailedPrecondition},
+		{errors.Join(&render.Error{Objects: []string{"x"}, Source: source, Err: rejected}), codes.FailedPrecondition},
+		{errors.Join(node, rejected), codes.FailedPrecondition},
+		{errors.New("the provider is ending"), codes.Internal},
+		{fmt.Errorf("request a token of service account: %w", errors.New("403")), codes.Internal},
+		{&PublishError{syscall.ENOSPC}, codes.Internal},
+		{&lease.PanicError{}, codes.Internal},
+		{slowError{}, codes.Internal},
+	} {
+		if got := describe(spec.Mount{}, row.err).Code(); got != row.want {
+			t.Errorf("%v: got code %v, want %v", row.err, got, row.want)
 		}
 	}
 }

@@ -21,6 +21,7 @@ type answer struct {
 	grant client.Grant
 	data  map[string]any // numbers are json.Number: they keep Vault's own text
 	err   error
+	unfit bool // err is what is wrong with an answer that came
 }
 
 // decode decodes a grant's data, once for all of its objects. Errors of the JSON package are not passed on: they may
@@ -34,10 +35,10 @@ func decode(grant client.Grant) answer {
 		_, err = decoder.Token() // io.EOF, for nothing may follow
 	}
 	if !errors.Is(err, io.EOF) {
-		return answer{err: fmt.Errorf("read %q: the data of vault's answer is not a JSON object", grant.Source.Path)}
+		return answer{err: fmt.Errorf("read %q: the data of vault's answer is not a JSON object", grant.Source.Path), unfit: true}
 	}
 	if data == nil {
-		return answer{err: fmt.Errorf("read %q: vault's answer has no data", grant.Source.Path)}
+		return answer{err: fmt.Errorf("read %q: vault's answer has no data", grant.Source.Path), unfit: true}
 	}
 	return answer{grant: grant, data: data}
 }

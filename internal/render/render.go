@@ -42,7 +42,7 @@ func Files(objects []spec.Object, read func(spec.Source) (client.Grant, error)) 
 	for _, o := range objects {
 		if err := answers[o.Source].err; err != nil {
 			if failed[o.Source] == nil {
-				failed[o.Source] = &Error{Source: o.Source, Err: err}
+				failed[o.Source] = &Error{Source: o.Source, Err: err, Unfit: answers[o.Source].unfit}
 				failures = append(failures, failed[o.Source])
 			}
 			failed[o.Source].Objects = append(failed[o.Source].Objects, o.Name)
@@ -50,7 +50,7 @@ func Files(objects []spec.Object, read func(spec.Source) (client.Grant, error)) 
 		}
 		contents, err := answers[o.Source].render(o)
 		if err != nil {
-			failures = append(failures, &Error{Objects: []string{o.Name}, Source: o.Source, Err: err})
+			failures = append(failures, &Error{Objects: []string{o.Name}, Source: o.Source, Err: err, Unfit: true})
 			continue
 		}
 		files = append(files, File{Path: o.Name, Mode: o.Mode, Contents: contents})
@@ -102,6 +102,7 @@ type Error struct {
 	Objects []string    // names of the objects that fail by it, at least one
 	Source  spec.Source // where their bytes were to come from
 	Err     error
+	Unfit   bool // an answer came, and does not fit what the objects ask of it: asking again cannot help
 }
 
 // Error returns one line: the objects and the cause.
@@ -148,7 +149,7 @@ func checkTotal(files []File) error {
 		names = append(names, f.Path)
 		sizes = append(sizes, strconv.Itoa(len(f.Contents)))
 	}
-	return &Error{Objects: names, Err: fmt.Errorf(
+	return &Error{Objects: names, Unfit: true, Err: fmt.Errorf(
 		"the volume would have %d bytes, more than %d; the largest files have %s bytes: take single fields with secretKey, or "+
 			"split the class in two", total, maxTotal, strings.Join(sizes, ", "))}
 }

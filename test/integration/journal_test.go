@@ -206,7 +206,7 @@ func TestJournalCannotBeWritten(t *testing.T) {
 			row.spoil(t, p.Journal())
 			v := newVolume(t, p, class(name, credentials(name)))
 			for range 2 {
-				fails(t, v, codes.FailedPrecondition, "the provider cannot write down what it holds", row.says)
+				fails(t, v, codes.Internal, "the provider cannot write down what it holds", row.says)
 			}
 			holds(t, name, 1, 1) // the running pod's
 			polled(t, running, versions, before)
