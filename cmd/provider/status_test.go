@@ -129,13 +129,16 @@ func TestHeld(t *testing.T) {
 	if got := heldOf(volumesOf(holdings())); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	// A rotation is no end that anybody misses, and neither is that of a secret that knows none.
+	// Nobody misses what is to be given back, nor a static role's password of before.
 	quiet := []volumeStatus{{UID: "u-1", Items: []itemStatus{
-		{Kind: "token", State: "held", End: noon.Add(time.Hour)}, {Kind: "secret", State: "due"},
-		{Kind: "static", State: "over", End: noon.Add(-time.Second)}, {Kind: "static", State: "held", End: noon.Add(time.Second)},
+		{Kind: "token", State: "held", End: noon.Add(time.Hour)},
+		{Kind: "secret", State: "due"},
+		{Kind: "token", State: "unwanted", End: noon.Add(time.Minute)},
+		{Kind: "static", State: "over", End: noon.Add(-time.Second)},
+		{Kind: "static", State: "held", End: noon.Add(time.Second)},
 	}}}
 	if got, want := heldOf(quiet).End, noon.Add(time.Hour); !got.Equal(want) {
-		t.Errorf("static roles: got the first end %v, want the token's, %v", got, want)
+		t.Errorf("what nobody misses: got the first end %v, want the token's, %v", got, want)
 	}
 	none := observe.Held{Leases: map[string]int{"held": 0, "due": 0, "over": 0, "unwanted": 0}}
 	if got := heldOf(nil); !reflect.DeepEqual(got, none) {

@@ -31,7 +31,6 @@ func (s *Session) Start() time.Time { return s.start }
 // End returns when the token ends by itself if nobody renews it; the zero time means never.
 func (s *Session) End() time.Time { return s.end }
 
-
 // Renewable tells whether the login's answer said that the token can be renewed. Batch tokens cannot.
 func (s *Session) Renewable() bool { return s.renewable && !s.batch }
 

@@ -300,7 +300,7 @@ func makeReadable(root string) error {
 		if err != nil || info.Mode()&0o400 != 0 {
 			return err
 		}
-		return os.Chmod(path, info.Mode().Perm()|0o400)
+		return os.Chmod(path, info.Mode().Perm()|0o400) //nolint:gosec // below the volume that is held open, which pods only read
 	})
 }
 

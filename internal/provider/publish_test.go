@@ -213,7 +213,6 @@ func unprivileged(t *testing.T, f func()) {
 		version3 = 0x20080522  // of the kernel's structures, with two words for each set
 		override = 1<<1 | 1<<2 // CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 	)
-	type set struct{ effective, permitted, inheritable uint32 }
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread goes with the goroutine, for it has less than the others
@@ -221,11 +220,11 @@ func unprivileged(t *testing.T, f func()) {
 			version uint32
 			pid     int32
 		}{version: version3}
-		var sets [2]set
-		_, _, failed := syscall.RawSyscall(syscall.SYS_CAPGET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets)), 0) //nolint:gosec // there is no other way
+		var sets [2]struct{ effective, _, _ uint32 } // permitted, inheritable
+		_, _, failed := syscall.RawSyscall(syscall.SYS_CAPGET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets)), 0)
 		if failed == 0 {
 			sets[0].effective &^= override
-			_, _, failed = syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets)), 0) //nolint:gosec // likewise
+			_, _, failed = syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets)), 0)
 		}
 		if failed != 0 {
 			done <- failed
