@@ -58,6 +58,9 @@ func newHolding(v *Volume, s *client.Session) *Holding {
 	}
 }
 
+// Vault is where the token is from, and who logged in with what.
+func (h *Holding) Vault() spec.Vault { return h.session.Vault() }
+
 // Token returns the Vault token, for a pod that is to have it.
 func (h *Holding) Token() redact.String { return h.session.Token() }
 

@@ -115,8 +115,12 @@ func (s *Server) Refill(ctx context.Context, volume *lease.Volume) error {
 	return nil
 }
 
+// errOldLogin is why a frozen volume cannot have what was added to its class.
+var errOldLogin = errors.New("the class says rotation: off, so the volume keeps its login, and by now the class names another Vault " +
+	"or role, which this is to be read with: restart the pod, or take the object back")
+
 // files makes the files of a volume, with the holding that they are made of. What is frozen stays as it is, whatever is
-// due; only what it never had is read.
+// due; only what it never had is read, if the class still says the same of Vault and login.
 func (s *Server) files(ctx context.Context, volume *lease.Volume) (*lease.Holding, []render.File, error) {
 	mount := volume.Mount()
 	holding, frozen := volume.Frozen()
@@ -130,6 +134,9 @@ func (s *Server) files(ctx context.Context, volume *lease.Volume) (*lease.Holdin
 		if frozen {
 			if grant, ok := holding.Remembered(source); ok {
 				return grant, nil
+			}
+			if holding.Vault() != mount.Class.Vault {
+				return client.Grant{}, errOldLogin
 			}
 		}
 		return holding.Read(ctx, source)

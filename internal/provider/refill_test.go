@@ -250,6 +250,35 @@ func TestFrozenVolumeIsMended(t *testing.T) {
 	}
 }
 
+// A frozen volume keeps its login. Once its class names another role, nothing that is new is read with the old one; what the
+// volume has it keeps.
+func TestFrozenVolumeReadsNothingForAnotherRole(t *testing.T) {
+	b := newBench(t)
+	b.vault.Write("auth/kubernetes/role/other", vaulttest.Data{
+		"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{"vault"}, "token_policies": []string{"app"},
+	})
+	pod := b.mountedPod(t, "app-0", "")
+	pod.parameters = map[string]string{"rotation": "off"}
+	first := pod.mustMount(t, userAndPassword)
+	more := userAndPassword + "\n- {objectName: name, secretPath: kv/app, secretKey: username}"
+	requests := len(b.vault.Requests())
+	pod.parameters = map[string]string{"rotation": "off", "roleName": "other"}
+	_, err := pod.mount(t.Context(), more)
+	if code := status.Code(err); code != codes.FailedPrecondition || !strings.Contains(err.Error(), `object "name": the class says rotation: off`) {
+		t.Errorf("a new object of another role: got %v, want FailedPrecondition and why", err)
+	}
+	if again := pod.mustMount(t, userAndPassword); !equal(again, first) {
+		t.Error("what the volume has changed")
+	}
+	if now := b.vault.Requests(); len(now) > requests {
+		t.Errorf("asked for %q", now[requests:])
+	}
+	pod.shows(t, first.GetFiles())
+
+	pod.parameters = map[string]string{"rotation": "off"}
+	pod.shows(t, pod.mustMount(t, more).GetFiles()) // of the old role it may have more
+}
+
 func TestDeliverToken(t *testing.T) {
 	b := newBench(t)
 	b.vault.Write("auth/kubernetes/role/other", vaulttest.Data{

@@ -73,6 +73,9 @@ func codeOf(err error) codes.Code {
 	if failure := (*render.Error)(nil); errors.As(err, &failure) && failure.Unfit {
 		return codes.FailedPrecondition // Vault's answer does not fit what the object asks of it
 	}
+	if errors.Is(err, errOldLogin) {
+		return codes.FailedPrecondition
+	}
 	// The node is in trouble, not the class: waiting ended, there is no journal or no room in the volume, the API server
 	// gives no token, the provider ends or has a defect. The next try goes on from there.
 	return codes.Internal

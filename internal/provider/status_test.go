@@ -58,6 +58,7 @@ func TestCodeTellsWhoCanMendIt(t *testing.T) {
 		{&PublishError{syscall.ENOSPC}, codes.Internal},
 		{&lease.PanicError{}, codes.Internal},
 		{slowError{}, codes.Internal},
+		{errors.Join(&render.Error{Objects: []string{"x"}, Source: source, Err: errOldLogin}), codes.FailedPrecondition},
 	} {
 		if got := describe(spec.Mount{}, row.err).Code(); got != row.want {
 			t.Errorf("%v: got code %v, want %v", row.err, got, row.want)

@@ -16,6 +16,8 @@ def secrets:
 	(select(.request.mount_class == "secret") |
 		if .request.mount_type == "kv" then (.request.data, .response.data) | leaves
 		elif .request.mount_type | IN("system", "identity", "cubbyhole") then empty
+		# What a database role is made of is no secret, and has words such as "password" in it.
+		elif .request.mount_type == "database" and (.request.path | contains("creds/") | not) then empty
 		else .response.data | leaves end);
 # The characters of the base64 that depend on the text alone when it begins n bytes after a multiple of three.
 def base64($n): ("." * $n // "") + . | utf8bytelength as $bytes |
