@@ -24,7 +24,7 @@ import (
 // Config is what a Keeper is made of.
 type Config struct {
 	Pool          *client.Pool
-	Pods          Pods          // nil: nobody says which pods live, and what volumes hold lives for its TTL
+	Pods          Pods          // nil: nobody says which pods live, and what volumes hold is renewed as long as Vault lets it
 	AbandonAfter  time.Duration // a volume that never mounted is given up this long after its last Mount
 	SettleTimeout time.Duration // how long Run waits at its end for requests on their way
 	Publishes     bool          // the provider writes into volumes by itself; else only the driver does, when it polls
@@ -301,8 +301,8 @@ func (k *Keeper) settle() {
 	select {
 	case <-done:
 	case <-timeout.C:
-		k.config.Log.Warn("ending though Vault has not answered everything yet; what it gives to a login from now on is given back, "+
-			"and what it gives to a token ends with that", "waited", k.config.SettleTimeout)
+		k.config.Log.Warn("ending though Vault has not answered everything yet; what it gives from now on ends "+
+			"with its token, or with a login's TTL", "waited", k.config.SettleTimeout)
 	}
 	k.writing.Lock()
 	k.over = true

@@ -229,7 +229,7 @@ func (v *Volume) serviceAccountToken(ctx context.Context, pod spec.Pod, audience
 	}
 	token, expires, err := v.keeper.config.Pods.Token(ctx, pod, audience)
 	if err != nil {
-		return redact.String{}, fmt.Errorf("request a token of service account %s/%s: %w", pod.Namespace, pod.ServiceAccount, err)
+		return redact.String{}, err
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
