@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"leasehold/internal/client"
@@ -86,6 +87,8 @@ func (h *Holding) renewed(what string, t *term, r *renewal, answer client.Renewa
 	case failure == nil || failure.Kind == client.Unavailable || failure.Status == 0:
 		// A status of zero is no verdict of Vault's: a TLS file could not be read just then, say.
 		r.after = now.Add(max(pause(t.End, now), heeded(err, t.End, now)))
+	case failure.Kind == client.Expired && failure.Status == http.StatusForbidden: // it is the token that is gone
+		h.dead = true
 	default: // it is gone, or lives on for a moment and will not be prolonged: another one is needed
 		t.Lost = true
 	}

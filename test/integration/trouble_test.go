@@ -200,7 +200,7 @@ func TestPostgresDown(t *testing.T) {
 		"db_name": role, "default_ttl": 3600,
 		"creation_statements": []string{`CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`},
 	}))
-	w := &world{vault: shared.vault, postgres: postgres, tokenRole: make(map[string]string)}
+	w := &world{vault: shared.vault, postgres: postgres, tokenRole: make(map[string]string), tokenSeen: make(map[string]time.Time)}
 	proxy := startTrouble(t)
 	provider := startProvider(t, bed.ProviderOptions{VaultAddress: proxy.Address, Args: []string{patient}})
 	hasty := startProvider(t, bed.ProviderOptions{})
@@ -237,7 +237,7 @@ func startVault(t testing.TB, o bed.VaultOptions) (w *world, role string) {
 	must(t, "database role", vault.AddDatabaseRole(ctx, "database", role, bed.DatabaseRole{TTL: time.Hour}))
 	must(t, "policy", vault.Policy(ctx, role, bed.MayRead("kv/data/*", "database/creds/"+role)))
 	must(t, "role", vault.JWTRole(ctx, "kubernetes", role, bed.Role{ServiceAccounts: []string{"apps/db-app"}, Policies: []string{role}}))
-	return &world{vault: vault, postgres: shared.postgres, tokenRole: make(map[string]string)}, role
+	return &world{vault: vault, postgres: shared.postgres, tokenRole: make(map[string]string), tokenSeen: make(map[string]time.Time)}, role
 }
 
 // word is an object of startVault's Vaults.

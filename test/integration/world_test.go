@@ -39,6 +39,7 @@ type world struct {
 	texts     map[string][]byte             // :: name -> what the product said; the canary searches it for secrets
 	drivers   map[*bed.Provider]*bed.Driver // :: provider -> the driver that calls it
 	tokenRole map[string]string             // :: accessor -> role that the token's login was for, "" for none
+	tokenSeen map[string]time.Time          // :: accessor -> when it was listed first
 }
 
 // newWorld starts everything. Whatever happens, close it.
@@ -51,7 +52,7 @@ func newWorld(ctx context.Context) (*world, error) {
 		bed:       b,
 		texts:     make(map[string][]byte),
 		drivers:   make(map[*bed.Provider]*bed.Driver),
-		tokenRole: make(map[string]string),
+		tokenRole: make(map[string]string), tokenSeen: make(map[string]time.Time),
 	}
 	w.postgres, err = b.StartPostgres(ctx)
 	if err == nil {
@@ -135,6 +136,13 @@ func (w *world) held(ctx context.Context, role string) (h holdings, err error) {
 	if err != nil {
 		return h, err
 	}
+	w.mu.Lock()
+	for _, accessor := range accessors {
+		if _, old := w.tokenSeen[accessor]; !old {
+			w.tokenSeen[accessor] = time.Now()
+		}
+	}
+	w.mu.Unlock()
 	for _, accessor := range accessors {
 		if w.roleOf(ctx, accessor) == role {
 			h.tokens = append(h.tokens, accessor)
@@ -143,14 +151,20 @@ func (w *world) held(ctx context.Context, role string) (h holdings, err error) {
 	return h, nil
 }
 
+// tooYoung is how long nobody may ask for a token that is being made: between storing it and storing its lease, Vault takes
+// it for one that was left without, and whoever looks it up has it revoked. It takes a login some milliseconds.
+const tooYoung = time.Second
+
 // roleOf returns the role that a token was made for. It asks Vault once for each token. One that ends meanwhile has none.
 func (w *world) roleOf(ctx context.Context, accessor string) string {
 	w.mu.Lock()
 	role, known := w.tokenRole[accessor]
+	seen := w.tokenSeen[accessor]
 	w.mu.Unlock()
 	if known {
 		return role
 	}
+	time.Sleep(time.Until(seen.Add(tooYoung)))
 	answer, err := w.vault.Client.Auth().Token().LookupAccessorWithContext(ctx, accessor)
 	if err != nil {
 		return ""

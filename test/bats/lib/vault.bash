@@ -67,12 +67,15 @@ leases() {
 
 # tokens NAME: the accessors of the tokens that logins with the role of the Kubernetes method have gained, sorted.
 tokens() {
-	local accessor
-	vault LIST auth/token/accessors | jq -r '.data.keys[]' | while read -r accessor; do
+	local accessor accessors
+	accessors=$(vault LIST auth/token/accessors | jq -r '.data.keys[]') || return
+	# A token whose lease is not stored yet is revoked by Vault when it is looked up: nobody asks for one that is being made.
+	sleep 1
+	while read -r accessor; do
 		# One that has just ended is none.
 		vault PUT auth/token/lookup-accessor "{\"accessor\": \"$accessor\"}" 2>/dev/null |
 			jq -r --arg role "$1" '.data | select(.meta.role == $role) | .accessor' || true
-	done | sort
+	done <<<"$accessors" | sort
 }
 
 # returned NAME: nothing is left of what pods gained by the role: no database user, no lease, no token.
