@@ -112,6 +112,22 @@ works_anew() {
 reads() { [[ $(read_file "$1" "$2") == "$3" ]]; }
 has_no_file() { in_pod "$1" sh -c '! test -e "/secrets/$1"' sh "$2"; }
 
+@test "a class is deleted: what its pods have is renewed and replaced all the same" {
+	quiet
+	grant lc-gone
+	credentials_last lc-gone 8s 12s
+	credentials lc-gone | class lc-gone
+	pod lc-gone lc-gone
+	starts 60 lc-gone
+	delete secretproviderclasses/lc-gone
+	user=$(queries lc-gone)
+	for time in first second; do
+		eventually 40 "its credentials were replaced for the $time time" works_anew lc-gone "$user"
+		user=$(queries lc-gone)
+	done
+	kept lc-gone
+}
+
 @test "provider status tells of every volume what it holds and what comes next, and no secret" {
 	quiet
 	grant lc-seen
