@@ -58,6 +58,9 @@ type login struct {
 	vault spec.Vault
 }
 
+// isFor tells whether it is on its way to vault; a nil login is not.
+func (l *login) isFor(vault spec.Vault) bool { return l != nil && l.vault == vault }
+
 func newVolume(k *Keeper, m spec.Mount) *Volume {
 	v := &Volume{
 		keeper: k, key: keyOf(m), mount: m, turn: make(chan struct{}, 1),
@@ -163,7 +166,7 @@ func (v *Volume) Holding(ctx context.Context) (*Holding, error) {
 	now := time.Now()
 	v.mu.Lock()
 	vault, life := v.mount.Class.Vault, v.mount.Class.Lifecycle
-	if v.next.serves(vault, now) && !v.next.inDoubt() {
+	if v.hasGained(vault, now) {
 		defer v.mu.Unlock()
 		return v.next, nil
 	}
@@ -173,7 +176,7 @@ func (v *Volume) Holding(ctx context.Context) (*Holding, error) {
 		v.mu.Unlock()
 		return shown, nil
 	}
-	joined := v.login != nil && v.login.vault == vault
+	joined := v.login.isFor(vault)
 	pod := v.mount.Pod
 	v.mu.Unlock()
 
@@ -190,14 +193,14 @@ func (v *Volume) Holding(ctx context.Context) (*Holding, error) {
 	}
 
 	v.mu.Lock()
-	if joined && (v.login == nil || v.login.vault != vault) || v.next.serves(vault, now) && !v.next.inDoubt() {
+	if joined && !v.login.isFor(vault) || v.hasGained(vault, now) {
 		v.mu.Unlock() // the login has landed meanwhile
 		return v.Holding(ctx)
 	}
 	// What an earlier Mount gained is of no use any more: it is for another Vault, over, or may have lost a lease.
 	v.doom(v.next, now)
 	v.next = nil
-	if v.login == nil || v.login.vault != vault {
+	if !v.login.isFor(vault) {
 		v.login = v.depart(context.WithoutCancel(ctx), vault, token)
 	}
 	v.request = true
@@ -210,6 +213,11 @@ func (v *Volume) Holding(ctx context.Context) (*Holding, error) {
 		return shown, nil
 	}
 	return fresh, err
+}
+
+// hasGained tells whether an earlier Mount has left what answers for vault; v.mu is held.
+func (v *Volume) hasGained(vault spec.Vault, now time.Time) bool {
+	return v.next.serves(vault, now) && !v.next.inDoubt()
 }
 
 // errNoLogin is why a volume cannot log in anew.
