@@ -2,10 +2,13 @@ package client_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -145,6 +148,7 @@ func (w world) setup(t *testing.T) world {
 	kv2 := w.mount(t, "kv2", vaulttest.Data{"type": "kv", "options": vaulttest.Data{"version": "2"}})
 	w.write(t, kv2+"/data/app", vaulttest.Data{"data": vaulttest.Data{"password": "v2"}})
 	w.write(t, kv2+"/data/gone", vaulttest.Data{"data": vaulttest.Data{"password": "old"}})
+	w.write(t, kv2+"/data/deep/inner", vaulttest.Data{"data": vaulttest.Data{"password": "deep"}})
 	if status, said := w.admin(t, http.MethodDelete, kv2+"/data/gone", nil); status != http.StatusNoContent {
 		t.Fatalf("delete a KV v2 secret: got status %d: %s", status, said)
 	}
@@ -163,6 +167,9 @@ func (w world) setup(t *testing.T) world {
 		path "`+w.id+`db/*"      { capabilities = ["read", "update", "list"] }
 		path "`+w.id+`nowhere/*" { capabilities = ["read"] }
 		path "`+pki+`/*"         { capabilities = ["read", "update"] }`)
+	w.policy(t, "narrow", `
+		path "`+kv2+`/data/*"     { capabilities = ["read"] }
+		path "`+kv2+`/metadata/*" { capabilities = ["list"] }`)
 	w.policy(t, "keep", `
 		path "auth/token/renew-self"  { capabilities = ["update"] }
 		path "auth/token/revoke-self" { capabilities = ["update"] }
@@ -233,6 +240,7 @@ func (w world) auth(t *testing.T) {
 		"kept":     {"token_no_default_policy": true, "token_policies": []string{w.id + "app", w.id + "keep"}},
 		"half":     {"token_no_default_policy": true, "token_policies": []string{w.id + "app", w.id + "half"}},
 		"audience": {"bound_audiences": []string{"another"}},
+		"narrow":   {"token_policies": []string{w.id + "narrow"}},
 	} {
 		w.role(t, name, extra)
 	}
@@ -352,6 +360,7 @@ func testContract(t *testing.T, w world) {
 	w = w.setup(t)
 	t.Run("login", func(t *testing.T) { contractLogin(t, w) })
 	t.Run("read", func(t *testing.T) { contractRead(t, w) })
+	t.Run("lenient", func(t *testing.T) { contractLenient(t, w) })
 	t.Run("token", func(t *testing.T) { contractToken(t, w) })
 	t.Run("renew token", func(t *testing.T) { contractRenewToken(t, w) })
 	t.Run("renew lease", func(t *testing.T) { contractRenewLease(t, w) })
@@ -529,6 +538,77 @@ func contractRead(t *testing.T, w world) {
 			t.Error("got the same credentials twice, want two users")
 		}
 	})
+}
+
+// contractLenient reads as templates ask: with a pool that knows nothing of the mounts, and with one that does.
+func contractLenient(t *testing.T, w world) {
+	for _, tt := range []struct {
+		role, method, path string
+		kind               client.Kind // 0 for a grant
+		asked              string      // the path that the error is about
+		text               string      // in the data, or in the error
+	}{
+		{path: "kv2/app", text: `{"password":"v2"}`},
+		{path: "kv2/app?version=1", text: `{"password":"v2"}`},
+		{path: "kv2/deep/inner", text: `{"password":"deep"}`},
+		{path: "kv2/data/app", text: `{"password":"v2"}`},
+		{path: "kv2/metadata/app", text: `"current_version":1`},
+		{path: "kv2/config", text: `"max_versions":0`},
+		{path: "kv2/app?version=7", kind: client.Missing, asked: "kv2/data/app?version=7", text: "nothing found (404)"},
+		{path: "kv2/nothing", kind: client.Missing, asked: "kv2/data/nothing", text: "nothing found (404)"},
+		{path: "kv2/gone", kind: client.Missing, asked: "kv2/data/gone", text: "(404): version 1 was deleted at 2"},
+		{path: "kv2", kind: client.Missing, asked: "kv2/data", text: "nothing found (404)"},
+		{role: "narrow", path: "kv2/app", text: `{"password":"v2"}`},
+		{role: "narrow", path: "kv2/data/app", text: `{"password":"v2"}`},
+		{role: "narrow", path: "kv2/nothing", kind: client.Missing, asked: "kv2/data/nothing", text: "nothing found (404)"},
+		{role: "narrow", path: "kv2/config", kind: client.Missing, asked: "kv2/data/config", text: "nothing found (404)"},
+		{role: "narrow", path: "kv2/metadata/app", kind: client.Denied, asked: "kv2/metadata/app", text: "permission denied (403)"},
+		{role: "narrow", path: "kv1/app", kind: client.Denied, asked: "kv1/app", text: "permission denied (403)"},
+		{path: "kv1/app", text: `"v1"`},
+		{path: "kv1/nothing", kind: client.Missing, asked: "kv1/nothing", text: "nothing found (404)"},
+		{path: "kv1/forbidden", kind: client.Denied, asked: "kv1/forbidden", text: "permission denied (403)"},
+		{path: "nowhere/x", kind: client.Missing, asked: "nowhere/x", text: "no handler for route"},
+		{path: "elsewhere/x", kind: client.Denied, asked: "elsewhere/x", text: "permission denied (403)"},
+		{path: "db/creds/app", text: "username"},
+		{path: "db/creds/nobody", kind: client.Rejected, asked: "db/creds/nobody", text: "unknown role: nobody"},
+
+		{method: "LIST", path: "kv1", text: `{"keys":["app","forbidden"]}`},
+		{method: "LIST", path: "kv1/nothing", text: `{"keys":[]}`},
+		{method: "LIST", path: "kv2", text: `{"keys":["app","deep/","gone"]}`},
+		{method: "LIST", path: "kv2/metadata", text: `{"keys":["app","deep/","gone"]}`},
+		{method: "LIST", path: "kv2/deep", text: `{"keys":["inner"]}`},
+		{method: "LIST", path: "kv2/metadata/deep", text: `{"keys":["inner"]}`},
+		{method: "LIST", path: "kv2/data/deep", text: `{"keys":[]}`},
+		{method: "LIST", path: "kv2/nothing", text: `{"keys":[]}`},
+		{role: "narrow", method: "LIST", path: "kv2/deep", text: `{"keys":["inner"]}`},
+		{role: "narrow", method: "LIST", path: "kv2/data/deep", kind: client.Denied, asked: "kv2/data/deep", text: "permission denied (403)"},
+		{role: "narrow", method: "LIST", path: "kv1", kind: client.Denied, asked: "kv1", text: "permission denied (403)"},
+	} {
+		role, method := cmp.Or(tt.role, "app"), cmp.Or(tt.method, "GET")
+		t.Run(fmt.Sprintf("%s %s as %s", method, tt.path, role), func(t *testing.T) {
+			w.pool = newPool(t, client.Config{})
+			s := w.session(t, role)
+			src := spec.Source{Method: method, Path: w.id + tt.path, Lenient: true}
+			for _, known := range []bool{false, true} {
+				g, err := s.Read(t.Context(), src)
+				switch {
+				case tt.kind != 0:
+					wantError(t, err, tt.kind, tt.text, false)
+					if e, ok := errors.AsType[*client.Error](err); ok && e.Path != w.id+tt.asked {
+						t.Errorf("mount known %t: got an error about %q, want %q", known, e.Path, w.id+tt.asked)
+					}
+				case err != nil || !strings.Contains(string(g.Data.Reveal()), tt.text) || g.Source != src:
+					t.Errorf("mount known %t: got error %v, source %+v; want data with %q", known, err, g.Source, tt.text)
+				}
+				if known {
+					return
+				}
+				if _, err := w.session(t, "narrow").Read(t.Context(), spec.Source{Method: "GET", Path: w.id + "kv2/app", Lenient: true}); err != nil {
+					t.Fatalf("learn the mount: got error %v", err)
+				}
+			}
+		})
+	}
 }
 
 func contractToken(t *testing.T, w world) {

@@ -62,7 +62,7 @@ func (k Kind) phrase() string {
 // Error is every error that this package returns for a request.
 type Error struct {
 	Kind   Kind
-	Op     string // "login", "read", "renew-token", "renew-lease", "revoke" or "capabilities"
+	Op     string // "login", "read", "find-mount", "renew-token", "renew-lease", "revoke" or "capabilities"
 	Path   string // Vault path without v1/
 	Status int    // HTTP status, 0 without an answer
 

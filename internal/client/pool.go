@@ -47,6 +47,8 @@ type Pool struct {
 
 	mu         sync.Mutex   // guards the list, and the users of its members
 	transports []*transport // least recently used first
+
+	versioned versionedMounts
 }
 
 // NewPool checks the configuration and returns an empty pool.

@@ -55,9 +55,18 @@ type Grant struct {
 	Obtained      time.Time
 }
 
-// Read asks Vault for a source, once. It may make a database user: when the error is in doubt, so is that.
+// Read asks Vault for a source, once. It may make a database user: when the error is in doubt, so is that. Where Vault has
+// nothing for a lenient source, or not for this identity, it may be asked once more, by another path.
 func (s *Session) Read(ctx context.Context, src spec.Source) (Grant, error) {
-	q := question{op: opRead, method: src.Method, path: src.Path, token: s.token}
+	if src.Lenient && (src.Method == http.MethodGet || src.Method == "LIST") {
+		return s.readLeniently(ctx, src)
+	}
+	return s.read(ctx, src, src.Path)
+}
+
+// read asks for a source by a path.
+func (s *Session) read(ctx context.Context, src spec.Source, path string) (Grant, error) {
+	q := question{op: opRead, method: src.Method, path: path, token: s.token}
 	if src.Args != "" {
 		q.body = []byte(src.Args)
 	}

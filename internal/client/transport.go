@@ -29,6 +29,7 @@ const (
 	opRenewLease   = "renew-lease"
 	opRevoke       = "revoke"
 	opCapabilities = "capabilities"
+	opFindMount    = "find-mount"
 )
 
 // transportKey is what connections must have in common to be shared. The namespace is not among it: it is a header.

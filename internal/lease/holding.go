@@ -61,6 +61,9 @@ func newHolding(v *Volume, s *client.Session) *Holding {
 // Vault is where the token is from, and who logged in with what.
 func (h *Holding) Vault() spec.Vault { return h.session.Vault() }
 
+// Since returns when the login was answered.
+func (h *Holding) Since() time.Time { return h.session.Start() }
+
 // Token returns the Vault token, for a pod that is to have it.
 func (h *Holding) Token() redact.String { return h.session.Token() }
 

@@ -323,7 +323,7 @@ func TestHoldingIsBounded(t *testing.T) {
 		t.Errorf("got error %v, want Rejected with the limit", err)
 	}
 	// What the class does not name any more makes room.
-	v.Show(h)
+	v.Show(h, v.Mount().Class.Sources())
 	if err := read(9); err != nil {
 		t.Errorf("after the others were forgotten: %v", err)
 	}

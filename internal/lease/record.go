@@ -26,6 +26,10 @@ type record struct {
 	Written    bool       // the provider itself writes the files
 	Ended      bool       `json:",omitempty"` // the pod has ended
 	Holdings   []holdingRecord
+
+	// Sources are what the files are made of; null if nothing is shown. Files may be made of none. A provider of before
+	// templates wrote no list, and made the files of what the class names.
+	Sources []spec.Source
 }
 
 // role is what a holding is to its volume.
@@ -139,6 +143,9 @@ func (v *Volume) record() record {
 		Version: recordVersion, VersionKey: v.versionKey[:], Mount: v.mount, JWT: v.mount.Pod.Token.Reveal(),
 		TLSKey: v.mount.Class.Vault.TLS.Key.Reveal(), Written: v.written, Ended: v.ended,
 	}
+	if v.shown != nil {
+		r.Sources = append([]spec.Source{}, v.sources...) // no sources are a list, too
+	}
 	add := func(h *Holding, as role, at time.Time) {
 		if h == nil {
 			return
@@ -231,7 +238,10 @@ func (k *Keeper) restore(content []byte) (*Volume, error) {
 		h := v.restoreHolding(hr)
 		switch hr.Role {
 		case roleShown:
-			v.shown, v.sources = h, r.Mount.Class.Sources()
+			v.shown, v.sources = h, r.Sources
+			if v.sources == nil {
+				v.sources = r.Mount.Class.Sources()
+			}
 		case roleNext:
 			v.next = h
 		case roleUnwanted:

@@ -88,7 +88,7 @@ func TestRecordHasEverything(t *testing.T) {
 		}
 		return h
 	}
-	v.shown, v.sources = holding(m.Class.Vault), m.Class.Sources()
+	v.shown, v.sources = holding(m.Class.Vault), filled[[]spec.Source](f) // which a template asked for
 	v.next = holding(filled[spec.Vault](f))
 	at := time.Now().Add(time.Minute).UTC().Round(0)
 	doomed := map[string]*Holding{} // by token

@@ -69,7 +69,7 @@ func TestEndOfThePodWaitsForAMount(t *testing.T) {
 		w.wantOutcomes()
 		h := w.holding(v)
 		w.read(h)
-		v.Show(h)
+		v.Show(h, v.Mount().Class.Sources())
 		v.Close()
 		synctest.Wait()
 		w.wantOutcomes("released revoked")

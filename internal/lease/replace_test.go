@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"leasehold/internal/client"
 	"leasehold/internal/client/vaulttest"
 	"leasehold/internal/redact"
 	"leasehold/internal/spec"
@@ -224,6 +225,43 @@ func TestServiceAccountTokenOnRequest(t *testing.T) {
 			w.t.Error("no user lives")
 		}
 	})
+}
+
+// Vault's clock is ahead: what the driver brought is over there, though not here. A token that Vault would not have either
+// is not asked for again: the login is refused for another reason.
+func TestRefusedServiceAccountToken(t *testing.T) {
+	for name, row := range map[string]struct {
+		life  time.Duration // of what the API server makes
+		asked int32
+		want  client.Kind
+	}{
+		"fresh one helps": {10 * time.Minute, 1, 0},
+		"nothing helps":   {-time.Hour, 1, client.Denied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.config.RequestTokens = true
+			w.keeper = NewKeeper(w.config)
+			w.newToken(-time.Hour)
+			w.expires = time.Now().Add(time.Hour).UTC()
+			var asked atomic.Int32
+			w.pods.token = func(string) (redact.String, time.Time, error) {
+				asked.Add(1)
+				return w.vault.Signer.Token(vaulttest.Claims{Life: row.life}), w.expires.Add(time.Minute), nil
+			}
+			if _, err := w.mount("a"); client.KindOf(err) != client.Denied {
+				t.Fatalf("got %v, want Vault to refuse the driver's token", err)
+			}
+			for range 3 {
+				if _, err := w.mount("a"); client.KindOf(err) != row.want {
+					t.Errorf("got %v, want kind %v", err, row.want)
+				}
+			}
+			if n := asked.Load(); n != row.asked {
+				t.Errorf("the API server was asked for %d tokens, want %d", n, row.asked)
+			}
+		})
+	}
 }
 
 // Two tokens: the newer one wins, whoever brought it, unless it is for another audience.

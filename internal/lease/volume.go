@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ type Volume struct {
 	login     *login   // on its way; nil if none
 	logins    int      // on their way, with those that nobody wants any more
 	unwanted  map[*Holding]*doom
+	refused   redact.String // the driver's service account token that Vault would not have; see serviceAccountToken
+	requested redact.String // the one that the API server made last
 	ended     bool      // the pod has ended
 	dirty     bool      // the journal does not have what the last Mount brought
 	unwritten bool      // the journal could not be written
@@ -226,13 +229,19 @@ var errNoLogin = errors.New("the service account token that the driver gave has 
 	"Vault token (token_period in the role), which never needs one")
 
 // serviceAccountToken returns a token to log in with: the newest that the driver brought, or one that the API server
-// makes, if the operator lets it.
+// makes, if the operator lets it. It is asked for one also when Vault would not have the driver's, which may be over by
+// Vault's clock though it is not by ours. It is not when Vault would not have that one either: the login is refused for
+// another reason then.
 func (v *Volume) serviceAccountToken(ctx context.Context, pod spec.Pod, audience string) (redact.String, error) {
 	const margin = 5 * time.Second // it has to arrive, and clocks differ
-	if !pod.Token.IsZero() && (pod.TokenExpires.IsZero() || time.Now().Add(margin).Before(pod.TokenExpires)) {
+	may := v.keeper.config.RequestTokens && v.keeper.config.Pods != nil
+	v.mu.Lock()
+	refused := !v.refused.IsZero() && v.refused == pod.Token
+	v.mu.Unlock()
+	if !pod.Token.IsZero() && (pod.TokenExpires.IsZero() || time.Now().Add(margin).Before(pod.TokenExpires)) && !(refused && may) {
 		return pod.Token, nil
 	}
-	if !v.keeper.config.RequestTokens || v.keeper.config.Pods == nil {
+	if !may {
 		return redact.String{}, errNoLogin
 	}
 	token, expires, err := v.keeper.config.Pods.Token(ctx, pod, audience)
@@ -242,7 +251,20 @@ func (v *Volume) serviceAccountToken(ctx context.Context, pod spec.Pod, audience
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.mount.Pod.Token, v.mount.Pod.TokenExpires = token, expires
+	v.requested = token
 	return token, nil
+}
+
+// refuse notes that Vault would not have a service account token, unless the API server made it for us.
+func (v *Volume) refuse(token redact.String, err error) {
+	if client.KindOf(err) != client.Denied {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if token != v.requested {
+		v.refused = token
+	}
 }
 
 // depart starts a login; v.mu is held.
@@ -260,6 +282,7 @@ func (v *Volume) depart(ctx context.Context, vault spec.Vault, token redact.Stri
 		session, err := v.keeper.config.Pool.Login(ctx, vault, token)
 		landed = true
 		if session == nil {
+			v.refuse(token, err)
 			_ = v.land(l, nil, nil)
 			return nil, err
 		}
@@ -315,14 +338,13 @@ func (v *Volume) land(l *login, fresh, refused *Holding) error {
 	return err
 }
 
-// Show says that the volume's files are now made of h's grants of its class's sources. What they were made of before is
+// Show says that the volume's files are now made of h's grants of these sources. What they were made of before is
 // given back after a grace, because a reader may still hold old bytes. It tells whether the volume showed nothing before.
-func (v *Volume) Show(h *Holding) (first bool) {
+func (v *Volume) Show(h *Holding, sources []spec.Source) (first bool) {
 	now := time.Now()
 	v.mu.Lock()
-	sources := v.mount.Class.Sources()
 	h.retain(sources)
-	dirty := v.dirty || v.unwritten || v.shown != h
+	dirty := v.dirty || v.unwritten || v.shown != h || !slices.Equal(v.sources, sources)
 	v.changed = v.changed || dirty
 	old := v.shown
 	v.shown, v.sources = h, sources

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -152,6 +153,51 @@ func of(sources ...spec.Source) func(*spec.Mount) {
 	}
 }
 
+// template is a class of one file, whose template asks for the paths in its lines after the first. One that ends with /* is
+// a list, and all that is in it.
+func template(paths ...string) func(*spec.Mount) {
+	text := "a text\n" + strings.Join(paths, "\n")
+	return func(m *spec.Mount) {
+		m.Class.Objects = []spec.Object{{Name: "file", Template: spec.Template{Text: text}, Mode: 0o644}}
+	}
+}
+
+// asked is how a template asks for a path.
+func asked(path string) spec.Source {
+	return spec.Source{Method: http.MethodGet, Path: path, Lenient: true}
+}
+
+// listed is how a template asks for a list.
+func listed(path string) spec.Source { return spec.Source{Method: "LIST", Path: path, Lenient: true} }
+
+// execute asks for what a template does.
+func execute(text string, ask func(spec.Source) (string, error)) error {
+	_, paths, _ := strings.Cut(text, "\n")
+	for _, path := range strings.Fields(paths) {
+		folder, all := strings.CutSuffix(path, "/*")
+		if !all {
+			if _, err := ask(asked(path)); err != nil {
+				return err
+			}
+			continue
+		}
+		answer, err := ask(listed(folder))
+		if err != nil {
+			return err
+		}
+		var list struct{ Keys []string }
+		if err := json.Unmarshal([]byte(answer), &list); err != nil {
+			return err
+		}
+		for _, key := range list.Keys {
+			if _, err := ask(asked(folder + "/" + key)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func frozen(m *spec.Mount) { m.Class.Lifecycle.Frozen = true }
 
 // open is a Mount's first step.
@@ -231,7 +277,8 @@ func (w *world) fill(ctx context.Context, v *Volume, mount bool) (*Holding, erro
 		}
 	}
 	var all []string
-	for _, source := range v.Mount().Class.Sources() {
+	var sources []spec.Source
+	ask := func(source spec.Source) (string, error) {
 		grant, found := client.Grant{}, false
 		if frozen {
 			grant, found = h.Remembered(source)
@@ -239,17 +286,31 @@ func (w *world) fill(ctx context.Context, v *Volume, mount bool) (*Holding, erro
 		if !found {
 			var err error
 			if grant, err = h.Read(ctx, source); err != nil {
-				return nil, err
+				return "", err
 			}
 		}
+		if !slices.Contains(sources, source) {
+			sources = append(sources, source)
+		}
 		all = append(all, string(grant.Data.Reveal()))
+		return string(grant.Data.Reveal()), nil
+	}
+	for _, source := range v.Mount().Class.Sources() {
+		if _, err := ask(source); err != nil {
+			return nil, err
+		}
+	}
+	for _, o := range v.Mount().Class.Objects {
+		if err := execute(o.Template.Text, ask); err != nil {
+			return nil, err
+		}
 	}
 	written := w.writes.Load()
 	v.Written(written)
 	if !written && !mount {
 		return nil, errors.New("the volume is not where the provider may write")
 	}
-	v.Show(h)
+	v.Show(h, sources)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.files[v.Mount().Pod.Name] = strings.Join(all, "\n")

@@ -80,17 +80,17 @@ func (s *Server) answer(ctx context.Context, mount spec.Mount) (answer, error) {
 		return answer{}, fmt.Errorf("another Mount of this volume is still at work: %w", err)
 	}
 	defer volume.Close()
-	holding, files, err := s.files(ctx, volume)
+	made, err := s.files(ctx, volume)
 	if err != nil {
 		return answer{}, err
 	}
-	written, err := s.publish(volume, files)
+	written, err := s.publish(volume, made.files)
 	if err != nil {
 		return answer{}, err
 	}
 	volume.Written(written)
-	first := volume.Show(holding)
-	return answer{files, volume.VersionKey(), first}, nil
+	first := volume.Show(made.holding, made.sources)
+	return answer{made.files, volume.VersionKey(), first}, nil
 }
 
 // errNotWritten is why a volume could not be filled between Mounts.
@@ -99,11 +99,11 @@ var errNotWritten = errors.New("the volume is not where the provider may write: 
 // Refill does for a volume what a Mount does between parsing and answering: whatever is due is read anew and written.
 // The caller has the volume's turn. When it fails, the volume shows what it showed before.
 func (s *Server) Refill(ctx context.Context, volume *lease.Volume) error {
-	holding, files, err := s.files(ctx, volume)
+	made, err := s.files(ctx, volume)
 	if err != nil {
 		return err
 	}
-	written, err := s.publish(volume, files)
+	written, err := s.publish(volume, made.files)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (s *Server) Refill(ctx context.Context, volume *lease.Volume) error {
 	if !written {
 		return errNotWritten // so the files are still made of what they were
 	}
-	volume.Show(holding)
+	volume.Show(made.holding, made.sources)
 	return nil
 }
 
@@ -119,36 +119,63 @@ func (s *Server) Refill(ctx context.Context, volume *lease.Volume) error {
 var errOldLogin = errors.New("the class says rotation: off, so the volume keeps its login, and by now the class names another Vault " +
 	"or role, which this is to be read with: restart the pod, or take the object back")
 
-// files makes the files of a volume, with the holding that they are made of. What is frozen stays as it is, whatever is
-// due; only what it never had is read, if the class still says the same of Vault and login.
-func (s *Server) files(ctx context.Context, volume *lease.Volume) (*lease.Holding, []render.File, error) {
+// made is the files of a volume, and what they are made of.
+type made struct {
+	files   []render.File
+	holding *lease.Holding
+	sources []spec.Source
+}
+
+// files makes the files of a volume. What is frozen stays as it is, whatever is due; only what it never had is read, if
+// the class still says the same of Vault and login.
+func (s *Server) files(ctx context.Context, volume *lease.Volume) (made, error) {
 	mount := volume.Mount()
 	holding, frozen := volume.Frozen()
 	if !frozen {
 		var err error
 		if holding, err = volume.Holding(ctx); err != nil {
-			return nil, nil, err
+			return made{}, err
 		}
 	}
-	files, err := render.Files(mount.Class.Objects, func(source spec.Source) (client.Grant, error) {
-		if frozen {
-			if grant, ok := holding.Remembered(source); ok {
-				return grant, nil
+	named := mount.Class.Sources()
+	files, sources, err := s.renderer.Files(render.Volume{
+		Objects: mount.Class.Objects, Pod: mount.Pod, Since: holding.Since(),
+		Read: func(source spec.Source) (client.Grant, error) {
+			source = shared(source, named)
+			if frozen {
+				if grant, ok := holding.Remembered(source); ok {
+					return grant, nil
+				}
+				if holding.Vault() != mount.Class.Vault {
+					return client.Grant{}, errOldLogin
+				}
 			}
-			if holding.Vault() != mount.Class.Vault {
-				return client.Grant{}, errOldLogin
-			}
-		}
-		return holding.Read(ctx, source)
+			return holding.Read(ctx, source)
+		},
 	})
 	if err != nil {
-		return nil, nil, err
+		return made{}, err
 	}
 	if name := mount.Class.Lifecycle.TokenFile; name != "" {
 		files = append(files, render.File{Path: name, Mode: mount.Mode, Contents: []byte(holding.Token().Reveal())})
 		slices.SortFunc(files, func(a, b render.File) int { return cmp.Compare(a.Path, b.Path) })
 	}
-	return holding, files, nil
+	for i, source := range sources {
+		sources[i] = shared(source, named)
+	}
+	return made{files, holding, slices.Compact(sources)}, nil // twins are side by side
+}
+
+// shared returns the source that answers for one that a template asks for: the same as an object of the class names it, if
+// one does, so that the two are one request and one lease. That it is not lenient matters to nobody: when it fails, so do
+// the files.
+func shared(source spec.Source, named []spec.Source) spec.Source {
+	strict := source
+	strict.Lenient = false
+	if slices.Contains(named, strict) {
+		return strict
+	}
+	return source
 }
 
 // publish writes the files where the provider may.

@@ -446,6 +446,7 @@ type bench struct {
 	logs    *lockedBuffer
 	dir     string
 	outcome chan string
+	changed chan string // outcomes of the keeper's replacements
 	driver  v1alpha1.CSIDriverProviderClient
 	stop    func() // the server
 	end     func() <-chan struct{}
@@ -453,7 +454,7 @@ type bench struct {
 
 func newBench(t *testing.T, change ...func(*Config)) *bench {
 	t.Helper()
-	b := &bench{t: t, vault: vaulttest.New(t), logs: &lockedBuffer{}, dir: t.TempDir(), outcome: make(chan string, 100)}
+	b := &bench{t: t, vault: vaulttest.New(t), logs: &lockedBuffer{}, dir: t.TempDir(), outcome: make(chan string, 100), changed: make(chan string, 100)}
 	log := slog.New(slog.NewTextHandler(b.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	pool, err := client.NewPool(client.Config{Timeout: patience, MaxInFlight: 32, MaxTransports: 8, MaxAnswer: 4 << 20})
 	if err != nil {
@@ -462,7 +463,8 @@ func newBench(t *testing.T, change ...func(*Config)) *bench {
 	keeper := lease.NewKeeper(lease.Config{
 		Pool: pool, AbandonAfter: 200 * time.Millisecond, SettleTimeout: patience, Publishes: true, Log: log,
 		Stale: func() {}, FromMemory: func() {}, Unrevocable: func() {}, JournalFailed: func() {},
-		Released: func(outcome string) { b.outcome <- outcome }, Renewed: func(_, _ string) {}, Replaced: func(string) {},
+		Released: func(outcome string) { b.outcome <- outcome }, Renewed: func(_, _ string) {},
+		Replaced: func(outcome string) { b.changed <- outcome },
 	})
 	b.config = Config{
 		Keeper:       keeper,

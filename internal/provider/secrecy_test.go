@@ -42,6 +42,16 @@ func TestNothingSecretIsLoggedOrReported(t *testing.T) {
 		"mounted":                    {objects: objects},
 		"a missing key":              {objects: objects + "- {objectName: x, secretPath: kv/app, secretKey: none}", fails: true},
 		"a value that is no base64":  {objects: objects + "- {objectName: x, secretPath: kv/app, secretKey: password, encoding: base64}", fails: true},
+		"a template that makes it":   {objects: objects + templated("x", connection)},
+		"a template that is none":    {objects: objects + templated("x", `{{ with secret "kv/app" }}{{ .Data.password`), fails: true},
+		"a value that has no fields": {objects: objects + ofPassword(".x.y"), fails: true},
+		"a value that is no JSON":    {objects: objects + ofPassword(" | parseJSON"), fails: true},
+		"a value that is no number":  {objects: objects + ofPassword(" | parseInt"), fails: true},
+		"a text that is no base64":   {objects: objects + ofPassword(" | base64Decode"), fails: true},
+		"a value that is no list":    {objects: objects + templated("x", `{{ with secret "kv/app" }}{{ range .Data.password }}{{ . }}{{ end }}{{ end }}`), fails: true},
+		"a value that is no index":   {objects: objects + templated("x", `{{ with secret "kv/app" }}{{ index (split "," "a,b") .Data.password }}{{ end }}`), fails: true},
+		"a value that is no name":    {objects: objects + ofPassword(" | env"), fails: true},
+		"a template that may not":    {objects: objects + templated("x", `{{ with secret "kv/app" }}{{ secret "sys/mounts" }}{{ end }}`), fails: true},
 		"a fault":                    {objects: objects + "- {objectName: ../x, secretPath: kv/app}", fails: true},
 		"Vault repeats the token":    {objects: objects, trouble: echo(400), fails: true},
 		"Vault fails with the token": {objects: objects, trouble: echo(500), fails: true},
@@ -79,6 +89,11 @@ func TestNothingSecretIsLoggedOrReported(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ofPassword is a template that does something with a password.
+func ofPassword(what string) string {
+	return templated("x", `{{ with secret "kv/app" }}{{ .Data.password`+what+` }}{{ end }}`)
 }
 
 // finds tells in which form a text has a secret in it, or "".

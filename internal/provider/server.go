@@ -21,6 +21,7 @@ import (
 
 	"leasehold/internal/lease"
 	"leasehold/internal/observe"
+	"leasehold/internal/render"
 	"leasehold/internal/spec"
 )
 
@@ -42,11 +43,16 @@ type Config struct {
 // Server answers the driver.
 type Server struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
-	config Config
+	config   Config
+	renderer *render.Renderer
 }
 
-// NewServer returns a server; Serve starts it.
-func NewServer(c Config) *Server { return &Server{config: c} }
+// NewServer returns a server; Serve starts it. It checks the templates of classes as the operator's own policy.
+func NewServer(c Config) *Server {
+	s := &Server{config: c, renderer: render.New()}
+	s.config.Operator.CheckTemplate = s.renderer.Check
+	return s
+}
 
 // cutAfter is how long after StopTimeout the connection is cut, if a call still has not ended.
 const cutAfter = 2 * time.Second

@@ -102,8 +102,11 @@ func cure(mount spec.Mount, err error) string {
 			return fmt.Sprintf("check that auth/%s has the role %q and that it is bound to service account %s/%s and to audience %q",
 				vault.AuthPath, vault.Role, pod.Namespace, pod.ServiceAccount, vault.Audience)
 		}
-		return fmt.Sprintf("a policy of Vault role %q must allow %q on that path", vault.Role, capability(err))
+		return fmt.Sprintf("a policy of Vault role %q must allow %q on that path", vault.Role, capability(sourceOf(err)))
 	case client.Missing:
+		if sourceOf(err).Lenient {
+			return "check the path in the template, and that the secret was written and not deleted"
+		}
 		return "check secretPath (for KV version 2 it contains data/ after the mount), and that the secret was written and not deleted"
 	case client.Unavailable:
 		if cure := cureTLS(failure.Err); cure != "" {
@@ -136,13 +139,18 @@ func cureTLS(err error) string {
 	return ""
 }
 
-// capability is what a Vault policy must allow for the source that failed.
-func capability(err error) string {
+// sourceOf is the source that failed; the zero Source if it was not about one.
+func sourceOf(err error) spec.Source {
 	var failure *render.Error
 	if !errors.As(err, &failure) {
-		return "read"
+		return spec.Source{}
 	}
-	switch failure.Source.Method {
+	return failure.Source
+}
+
+// capability is what a Vault policy must allow for a source.
+func capability(source spec.Source) string {
+	switch source.Method {
 	case http.MethodPut, http.MethodPost:
 		return "update"
 	case "LIST":

@@ -39,6 +39,31 @@ func TestHandshakeHasACureOfItsOwn(t *testing.T) {
 	}
 }
 
+// A policy is named by what it must allow, and a path is mended where it was written: in the class, or in a template.
+func TestCureIsOfTheSource(t *testing.T) {
+	mount := spec.Mount{Class: spec.Class{Vault: spec.Vault{Role: "app"}}}
+	for _, row := range []struct {
+		kind   client.Kind
+		source spec.Source
+		says   string
+		silent string
+	}{
+		{client.Denied, spec.Source{Method: "GET"}, `Vault role "app" must allow "read" on that path`, "template"},
+		{client.Denied, spec.Source{Method: "GET", Lenient: true}, `Vault role "app" must allow "read" on that path`, "template"},
+		{client.Denied, spec.Source{Method: "LIST", Lenient: true}, `Vault role "app" must allow "list" on that path`, "read\" on"},
+		{client.Denied, spec.Source{Method: "PUT", Lenient: true}, `Vault role "app" must allow "update" on that path`, "read\" on"},
+		{client.Denied, spec.Source{Method: "POST"}, `Vault role "app" must allow "update" on that path`, "read\" on"},
+		{client.Missing, spec.Source{Method: "GET"}, "check secretPath (for KV version 2 it contains data/ after the mount)", "template"},
+		{client.Missing, spec.Source{Method: "GET", Lenient: true}, "check the path in the template", "data/"},
+	} {
+		cause := &client.Error{Kind: row.kind, Op: "read", Path: "kv/app"}
+		got := describe(mount, errors.Join(&render.Error{Objects: []string{"x"}, Source: row.source, Err: cause})).Message()
+		if !strings.Contains(got, `object "x": read "kv/app"`) || !strings.Contains(got, row.says) || strings.Contains(got, row.silent) {
+			t.Errorf("%v of %+v: got %q, want it to say %q and not %q", row.kind, row.source, got, row.says, row.silent)
+		}
+	}
+}
+
 // What is wrong with the node, or with the provider, is nothing that a class's author could mend, and passes by itself.
 func TestCodeTellsWhoCanMendIt(t *testing.T) {
 	source := spec.Source{Method: "GET", Path: "kv/app"}

@@ -10,23 +10,20 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"time"
 
 	"leasehold/internal/client"
 	"leasehold/internal/spec"
 )
 
-// answer is what came of one source: a grant with its data decoded, or an error.
+// answer is what came of one source: a grant with its data decoded. It is shared: nobody may change the data.
 type answer struct {
 	grant client.Grant
 	data  map[string]any // numbers are json.Number: they keep Vault's own text
-	err   error
-	unfit bool // err is what is wrong with an answer that came
 }
 
 // decode decodes a grant's data, once for all of its objects. Errors of the JSON package are not passed on: they may
 // quote what they read.
-func decode(grant client.Grant) answer {
+func decode(grant client.Grant) (answer, error) {
 	var data map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(grant.Data.Reveal()))
 	decoder.UseNumber()
@@ -35,18 +32,39 @@ func decode(grant client.Grant) answer {
 		_, err = decoder.Token() // io.EOF, for nothing may follow
 	}
 	if !errors.Is(err, io.EOF) {
-		return answer{err: fmt.Errorf("read %q: the data of vault's answer is not a JSON object", grant.Source.Path), unfit: true}
+		return answer{}, fmt.Errorf("read %q: the data of vault's answer is not a JSON object", grant.Source.Path)
 	}
 	if data == nil {
-		return answer{err: fmt.Errorf("read %q: vault's answer has no data", grant.Source.Path), unfit: true}
+		return answer{}, fmt.Errorf("read %q: vault's answer has no data", grant.Source.Path)
 	}
-	return answer{grant: grant, data: data}
+	return answer{grant, data}, nil
+}
+
+// values returns a copy of the data, for a template that may change it.
+func (a answer) values() map[string]any { return copied(a.data).(map[string]any) }
+
+func copied(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		fresh := make(map[string]any, len(value))
+		for key, inner := range value {
+			fresh[key] = copied(inner)
+		}
+		return fresh
+	case []any:
+		fresh := make([]any, len(value))
+		for i, inner := range value {
+			fresh[i] = copied(inner)
+		}
+		return fresh
+	}
+	return value // immutable
 }
 
 // render returns the bytes of an object's file. Its errors name keys and never values.
 func (a answer) render(o spec.Object) ([]byte, error) {
 	if o.Key == "" {
-		return a.whole()
+		return a.whole(o.Format)
 	}
 	fields := a.fields()
 	value, ok := fields[o.Key]
@@ -57,19 +75,27 @@ func (a answer) render(o spec.Object) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("read %q: no key %q: %s", o.Source.Path, o.Key, cause)
 	}
-	text, isText := value.(string)
-	if !isText {
-		written, err := json.Marshal(value)
-		if err != nil { // what was decoded can be encoded
-			return nil, fmt.Errorf("read %q: key %q cannot be written as JSON", o.Source.Path, o.Key)
-		}
-		text = string(written)
+	text, err := textOf(value)
+	if err != nil {
+		return nil, fmt.Errorf("read %q: key %q %w", o.Source.Path, o.Key, err)
 	}
 	contents, err := unpack(text, o.Encoding)
 	if err != nil {
 		return nil, fmt.Errorf("read %q: key %q %w", o.Source.Path, o.Key, err)
 	}
 	return contents, nil
+}
+
+// textOf returns a text as it is, and anything else as JSON.
+func textOf(value any) (string, error) {
+	if text, ok := value.(string); ok {
+		return text, nil
+	}
+	written, err := json.Marshal(value)
+	if err != nil { // what was decoded can be encoded
+		return "", errors.New("cannot be written as JSON")
+	}
+	return string(written), nil
 }
 
 // fields returns where keys are looked up: KV version 2 wraps the secret's own fields in one more "data".
@@ -98,35 +124,4 @@ func unpack(text string, encoding spec.Encoding) ([]byte, error) {
 		return nil, errors.New("is not hexadecimal: correct the value in Vault, or the object's encoding")
 	}
 	return nil, fmt.Errorf("has the unknown encoding %d", encoding)
-}
-
-// whole returns the whole answer as vault-csi-provider writes it, but for what changes at every request though the secret does
-// not: the request's own identifier, and a remaining time.
-func (a answer) whole() ([]byte, error) {
-	data := a.data
-	if isStaticRole(data) {
-		data = maps.Clone(data)
-		delete(data, "ttl")
-	}
-	contents, err := json.Marshal(struct {
-		LeaseID       string         `json:"lease_id"`
-		LeaseDuration int64          `json:"lease_duration"` // seconds
-		Renewable     bool           `json:"renewable"`
-		Data          map[string]any `json:"data"`
-		Warnings      []string       `json:"warnings"`
-	}{
-		a.grant.LeaseID, int64(a.grant.LeaseDuration / time.Second), a.grant.Renewable, data, a.grant.Warnings,
-	})
-	if err != nil { // what was decoded can be encoded
-		return nil, fmt.Errorf("read %q: the answer cannot be written as JSON", a.grant.Source.Path)
-	}
-	return contents, nil
-}
-
-// isStaticRole tells the answer of a static role (database/static-creds, ldap/static-cred) by its own fields: ttl is
-// there the time until the next rotation and falls from second to second. Elsewhere a ttl is a field like any other.
-func isStaticRole(data map[string]any) bool {
-	_, rotated := data["last_vault_rotation"]
-	_, remaining := data["ttl"].(json.Number)
-	return rotated && remaining
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"leasehold/internal/client"
 	"leasehold/internal/spec"
@@ -30,67 +31,101 @@ func (f File) Format(s fmt.State, _ rune) { _, _ = fmt.Fprintf(s, "file %q", f.P
 // driver makes of the files, and the driver's connection ends at four times as much.
 const maxTotal = 1 << 20
 
-// Files renders all objects or none, sorted by path. It asks read once for each distinct source, for all of them
-// concurrently; one that fails does not stop the others. The error joins an [*Error] for each failure (errors.Join), so
-// that all of them are known at once.
-func Files(objects []spec.Object, read func(spec.Source) (client.Grant, error)) ([]File, error) {
-	answers := readAll(spec.Class{Objects: objects}.Sources(), read)
-
-	var files []File
-	var failures []error
-	failed := make(map[spec.Source]*Error) // by source, for it is named once with all of its objects
-	for _, o := range objects {
-		if err := answers[o.Source].err; err != nil {
-			if failed[o.Source] == nil {
-				failed[o.Source] = &Error{Source: o.Source, Err: err, Unfit: answers[o.Source].unfit}
-				failures = append(failures, failed[o.Source])
-			}
-			failed[o.Source].Objects = append(failed[o.Source].Objects, o.Name)
-			continue
-		}
-		contents, err := answers[o.Source].render(o)
-		if err != nil {
-			failures = append(failures, &Error{Objects: []string{o.Name}, Source: o.Source, Err: err, Unfit: true})
-			continue
-		}
-		files = append(files, File{Path: o.Name, Mode: o.Mode, Contents: contents})
-	}
-	if len(failures) > 0 {
-		return nil, errors.Join(failures...)
-	}
-	if err := checkTotal(files); err != nil {
-		return nil, errors.Join(err)
-	}
-	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
-	return files, nil
+// Renderer makes files. It keeps the templates that it has parsed, and is safe for concurrent use.
+type Renderer struct {
+	templates cache
 }
 
-// readAll asks for all sources at once. How many requests really go out at the same time is for read to say.
-func readAll(sources []spec.Source, read func(spec.Source) (client.Grant, error)) map[spec.Source]answer {
-	list := make([]answer, len(sources))
+// New returns a Renderer.
+func New() *Renderer { return &Renderer{} }
+
+// Volume is what the files of a volume are made of.
+type Volume struct {
+	Objects []spec.Object
+	Pod     spec.Pod  // its names, for templates
+	Since   time.Time // when the volume logged in: the time of a template that asks for nothing
+
+	// Read gives the grant of a source. It is called once for each, on goroutines of their own.
+	Read func(spec.Source) (client.Grant, error)
+}
+
+// Files renders all objects or none, sorted by path, and returns what they are made of: the sources that the objects name
+// and those that their templates asked for. Each is read once, and all of them concurrently as far as they are known; one
+// that fails does not stop the others. The error joins an [*Error] for each failure (errors.Join), so that all of them are
+// known at once.
+func (r *Renderer) Files(v Volume) ([]File, []spec.Source, error) {
+	b := newBook(v.Read)
+	contents := make([][]byte, len(v.Objects))
+	errs := make([]error, len(v.Objects))
 	var group sync.WaitGroup
-	for i, source := range sources {
+	for i, o := range v.Objects {
 		group.Go(func() {
 			defer func() {
 				// No call on this goroutine's stack could fail in its place. A panic's value may be anything.
 				if cause := recover(); cause != nil {
-					list[i] = answer{err: fmt.Errorf("read %q: internal error (a panic of type %T)", source.Path, cause)}
+					errs[i] = fmt.Errorf("internal error (a panic of type %T)", cause)
 				}
 			}()
-			grant, err := read(source)
-			if err != nil {
-				list[i] = answer{err: err}
-				return
-			}
-			list[i] = decode(grant)
+			contents[i], errs[i] = r.file(v, b, o)
 		})
 	}
 	group.Wait()
-	answers := make(map[spec.Source]answer, len(sources)) // source -> what came of it
-	for i, source := range sources {
-		answers[source] = list[i]
+
+	var files []File
+	var failures []error
+	failed := make(map[spec.Source]*Error) // by source, for it is named once with all of its objects
+	for i, o := range v.Objects {
+		err := errs[i]
+		if unread := (*unreadError)(nil); errors.As(err, &unread) {
+			if failed[unread.source] == nil {
+				failed[unread.source] = &Error{Source: unread.source, Err: unread.err, Unfit: unread.unfit}
+				failures = append(failures, failed[unread.source])
+			}
+			failed[unread.source].Objects = append(failed[unread.source].Objects, o.Name)
+			continue
+		}
+		if err != nil {
+			failures = append(failures, &Error{Objects: []string{o.Name}, Source: o.Source, Err: err, Unfit: true})
+			continue
+		}
+		files = append(files, File{Path: o.Name, Mode: o.Mode, Contents: contents[i]})
 	}
-	return answers
+	if len(failures) > 0 {
+		return nil, nil, errors.Join(failures...)
+	}
+	if err := checkTotal(files); err != nil {
+		return nil, nil, errors.Join(err)
+	}
+	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
+	return files, b.sources(), nil
+}
+
+// file returns the bytes of an object's file.
+func (r *Renderer) file(v Volume, b *book, o spec.Object) ([]byte, error) {
+	if o.Template.Text == "" {
+		a, err := b.ask(o.Source)
+		if err != nil {
+			return nil, err
+		}
+		return a.render(o)
+	}
+	e := execution{pod: v.Pod, at: v.Since, ask: b.ask}
+	if o.Source != (spec.Source{}) {
+		a, err := b.ask(o.Source)
+		if err != nil {
+			return nil, err
+		}
+		e.dot, e.at = &a, later(e.at, a.grant.Obtained)
+	}
+	return r.execute(o.Template, e)
+}
+
+// later returns the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // mostNamed is how many objects or keys an error names. An error ends in events and logs.

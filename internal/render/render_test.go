@@ -36,13 +36,19 @@ func grantOf(s spec.Source, data string) client.Grant {
 	return client.Grant{Source: s, Data: redact.NewBytes([]byte(data))}
 }
 
+// filesOf renders objects.
+func filesOf(objects []spec.Object, read func(spec.Source) (client.Grant, error)) ([]File, error) {
+	files, _, err := New().Files(Volume{Objects: objects, Read: read})
+	return files, err
+}
+
 // one renders a single object with defaults filled in.
 func one(o spec.Object, data string) ([]byte, error) {
 	o.Name, o.Source = "o", get("p")
 	if o.Encoding == 0 {
 		o.Encoding = spec.UTF8
 	}
-	files, err := Files([]spec.Object{o}, vault{"p": data}.read)
+	files, err := filesOf([]spec.Object{o}, vault{"p": data}.read)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +117,7 @@ func TestWholeAnswer(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			files, err := Files(object, func(s spec.Source) (client.Grant, error) {
+			files, err := filesOf(object, func(s spec.Source) (client.Grant, error) {
 				g := row.grant
 				g.Source, g.Data = s, redact.NewBytes([]byte(row.data))
 				return g, nil
@@ -192,7 +198,7 @@ func TestAllOrNothing(t *testing.T) {
 		{Name: "missing", Source: get("missing"), Encoding: spec.UTF8},
 	}
 	denied := &client.Error{Kind: client.Denied, Op: "read", Path: "denied", Status: 403}
-	files, err := Files(objects, func(s spec.Source) (client.Grant, error) {
+	files, err := filesOf(objects, func(s spec.Source) (client.Grant, error) {
 		if s == get("denied") {
 			return client.Grant{}, denied
 		}
@@ -246,7 +252,7 @@ func TestReadsAreConcurrent(t *testing.T) {
 		var mu sync.Mutex
 		asked := map[spec.Source]int{}
 		all := make(chan struct{})
-		files, err := Files(objects, func(s spec.Source) (client.Grant, error) {
+		files, err := filesOf(objects, func(s spec.Source) (client.Grant, error) {
 			mu.Lock()
 			asked[s]++
 			if len(asked) == sources {
@@ -277,7 +283,7 @@ func TestFilesAreSorted(t *testing.T) {
 	for _, name := range []string{"b", "a/z", "c", "a"} {
 		objects = append(objects, spec.Object{Name: name, Source: get("p"), Key: "k", Encoding: spec.UTF8})
 	}
-	files, err := Files(objects, vault{"p": `{"k":"v"}`}.read)
+	files, err := filesOf(objects, vault{"p": `{"k":"v"}`}.read)
 	if got, want := fmt.Sprint(files), `[file "a" file "a/z" file "b" file "c"]`; err != nil || got != want {
 		t.Errorf("got %s, %v; want %s", got, err, want)
 	}
@@ -293,11 +299,11 @@ func TestTotalIsBounded(t *testing.T) {
 		answers[name] = `{"k":"` + strings.Repeat("x", size) + `"}`
 		objects = append(objects, spec.Object{Name: name, Source: get(name), Key: "k", Encoding: spec.UTF8})
 	}
-	if files, err := Files(objects, answers.read); err != nil || len(files) != 3 {
+	if files, err := filesOf(objects, answers.read); err != nil || len(files) != 3 {
 		t.Errorf("1 MiB in all: got %v, %v; want three files", files, err)
 	}
 	answers["small"] = `{"k":"xx"}`
-	files, err := Files(objects, answers.read)
+	files, err := filesOf(objects, answers.read)
 	want := `objects "large", "medium", "small": the volume would have 1048577 bytes, more than 1048576; the largest files have ` +
 		`1048566, 9, 2 bytes: `
 	if files != nil || err == nil || !strings.HasPrefix(err.Error(), want) {
@@ -408,7 +414,7 @@ func BenchmarkFiles(b *testing.B) {
 	}.read
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Files(objects, read); err != nil {
+		if _, err := filesOf(objects, read); err != nil {
 			b.Fatal(err)
 		}
 	}

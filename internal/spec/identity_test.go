@@ -31,7 +31,7 @@ func TestSources(t *testing.T) {
 		objects = append(objects, Object{Source: source})
 	}
 	if got, want := (Class{Objects: objects}).Sources(), []Source{read, method, path, args}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

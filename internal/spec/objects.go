@@ -1,24 +1,29 @@
 package spec
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
 
 // Bounds of what a tenant may ask for. The driver's own bound is 4 MiB for a whole request.
 const (
-	maxObjectsText = 64 << 10 // bytes of YAML; its nodes take up to two hundred times as much memory
-	maxBrackets    = 2000     // "{" and "[" in the YAML, wherever they stand
+	// maxObjectsText is room for a template at its own bound, and as much again for its indentation and all the rest.
+	maxObjectsText = 2 * maxTemplate // bytes of YAML; its nodes take up to two hundred times as much memory
+	maxLines       = 10000           // of the YAML, those of templates included
+	maxBrackets    = 20000           // "{" and "[" in the YAML, wherever they stand, those of templates included
+	maxTemplate    = 64 << 10        // bytes of one template
+	maxDelimiter   = 16              // bytes of one delimiter of a template
 	maxObjects     = 1000
 	maxSources     = 100  // distinct requests to Vault for one volume
 	maxText        = 4096 // bytes of one text in an object; a path in Linux is no longer
@@ -26,30 +31,37 @@ const (
 	maxObjectKeys  = 100  // keys of one object, the unknown ones included: each of them is looked into
 )
 
-// notYet goes on from the name of what a later version will have. To ignore that would be to promise what we do not keep.
-const notYet = "is not supported yet by this version of Leasehold: remove it"
-
-// objectKeys are the keys of an object, those of a later version included: a wrong key is compared with all of them.
 var (
-	objectKeys = []string{
-		"objectName", "secretPath", "secretKey", "method", "secretArgs", "encoding", "filePermission",
-	}
-	laterObjectKeys = []string{"template", "leftDelimiter", "rightDelimiter", "errorOnMissingKey", "format"}
+	objectKeys = slices.Concat([]string{
+		"objectName", "secretPath", "secretKey", "method", "secretArgs", "encoding", "filePermission", "format", "template",
+	}, templateKeys)
+	// templateKeys say how a template is to be read.
+	templateKeys = []string{"leftDelimiter", "rightDelimiter", "errorOnMissingKey"}
 )
 
 // parseObjects reads the parameter objects, a YAML list. It walks the nodes rather than decoding into a struct, so that
-// a fault can say where it is, and so that numbers keep the text that their author wrote.
-func parseObjects(text string, mode fs.FileMode, f *findings) []Object {
+// a fault can say where it is, and so that numbers keep the text that their author wrote. Each template is shown to
+// check, if there is one.
+func parseObjects(text string, mode fs.FileMode, check func(Template) error, f *findings) []Object {
 	if len(text) > maxObjectsText {
 		f.add("parameter objects has %d bytes, more than %d: split the class in two", len(text), maxObjectsText)
 		return nil
 	}
-	// The time of the YAML package can grow with the square of the depth of brackets. Their number bounds that depth, and
-	// unlike the depth it needs no understanding of comments and quotes, which may hide closing ones. A thousand objects
-	// in braces, each with arguments in braces, stay below.
+	// The YAML package keeps each comment, and at the end of each nested block it looks through the comments before. A
+	// comment ends with its line, so that the number of lines bounds theirs. A line that opens few blocks leaves the depth to
+	// the indentation, which takes bytes. Brackets that are the keys of one another take more time than other bytes. None of
+	// this needs an understanding of quotes and comments, and a template has a line and an action for every 8 of its bytes.
+	if n := countLines(text); n > maxLines {
+		f.add("parameter objects has %d lines, more than %d: split the class in two", n, maxLines)
+		return nil
+	}
 	if n := strings.Count(text, "{") + strings.Count(text, "["); n > maxBrackets {
 		f.add("parameter objects has %d opening brackets, more than %d: split the class in two, or write the keys of an "+
 			"object below one another, without { and [", n, maxBrackets)
+		return nil
+	}
+	if manyBlocks.MatchString(text) {
+		f.add("parameter objects has a line that begins with more than 16 of the signs - ? and : in a row: write fewer of them")
 		return nil
 	}
 	var document, second yaml.Node
@@ -72,7 +84,7 @@ func parseObjects(text string, mode fs.FileMode, f *findings) []Object {
 		return nil
 	}
 
-	w := walker{findings: f, budget: walkBudget}
+	w := walker{findings: f, check: check, budget: walkBudget}
 	objects := make([]Object, 0, len(list))
 	for i, node := range list {
 		objects = append(objects, parseObject(&w, i, node, mode))
@@ -83,6 +95,18 @@ func parseObjects(text string, mode fs.FileMode, f *findings) []Object {
 	checkClashes(objects, f)
 	checkSources(objects, f)
 	return objects
+}
+
+// manyBlocks finds a line such as "- - - a", which would open one more block by each sign.
+var manyBlocks = regexp.MustCompile(`(?:^|[\n\r\x{85}\x{2028}\x{2029}])[ \t]*(?:[-?:][ \t]+){17}`)
+
+// countLines counts what YAML takes for lines.
+func countLines(text string) int {
+	lines := 1 - strings.Count(text, "\r\n") // which is one end of a line
+	for _, end := range []string{"\n", "\r", "\u0085", "\u2028", "\u2029"} {
+		lines += strings.Count(text, end)
+	}
+	return lines
 }
 
 // yamlCause takes from an error of the YAML package what helps an author, in a bounded form.
@@ -97,8 +121,9 @@ func yamlCause(err error) string {
 // entry is one object while it is read.
 type entry struct {
 	*walker
-	label  string // such as objects[1] "db-password"
-	fields map[string]*yaml.Node
+	label  string                // such as objects[1] "db-password"
+	keys   map[string]*yaml.Node // key -> the node of the key itself
+	fields map[string]*yaml.Node // key -> the node of its value
 }
 
 // fault adds a fault of the entry at a node. The format goes on from "objects[1] "db-password", line 7: ".
@@ -107,8 +132,12 @@ func (e *entry) fault(node *yaml.Node, format string, args ...any) {
 }
 
 func parseObject(w *walker, index int, node *yaml.Node, mode fs.FileMode) Object {
-	e := &entry{walker: w, label: fmt.Sprintf("objects[%d]", index), fields: map[string]*yaml.Node{}}
+	e := &entry{
+		walker: w, label: fmt.Sprintf("objects[%d]", index),
+		keys: make(map[string]*yaml.Node), fields: make(map[string]*yaml.Node),
+	}
 	w.report = e.fault
+	before := w.findings.count()
 	if target := w.resolve(node); target.Kind != yaml.MappingNode {
 		e.fault(node, "an object must have keys and values: begin it with \"objectName: ...\"")
 		return Object{}
@@ -121,15 +150,36 @@ func parseObject(w *walker, index int, node *yaml.Node, mode fs.FileMode) Object
 
 	o := Object{
 		Name:     e.name(node),
-		Source:   Source{Method: e.method(), Path: e.path(node), Args: e.args()},
-		Key:      e.text("secretKey"),
+		Source:   e.source(node),
+		Key:      e.text("secretKey", maxText),
+		Format:   e.format(),
+		Template: e.template(),
 		Encoding: e.encoding(),
 		Mode:     e.permission(mode),
 	}
-	if o.Encoding != UTF8 && e.isEmpty("secretKey") {
-		e.fault(e.fields["encoding"], "encoding needs a secretKey: without one the file holds the whole answer as JSON")
+	if o.Encoding != UTF8 && e.isEmpty("secretKey") && e.isEmpty("template") {
+		e.fault(e.fields["encoding"], "encoding needs a secretKey: without one the file holds the whole answer")
+	}
+	e.exclude("template", "makes the whole file", "secretKey", "encoding", "format")
+	e.exclude("format", "is about the whole answer", "secretKey")
+	if o.Template.Text != "" && w.check != nil && w.findings.count() == before {
+		if err := w.check(o.Template); err != nil {
+			e.fault(e.keys["template"], "%v", err) // it names the template itself, with a line within
+		}
 	}
 	return o
+}
+
+// exclude adds a fault for each of some keys that stands beside another one.
+func (e *entry) exclude(key, what string, others ...string) {
+	if e.isEmpty(key) {
+		return
+	}
+	for _, other := range others {
+		if !e.isEmpty(other) {
+			e.fault(e.fields[other], "%s does not go with %s, which %s: remove one of them", other, key, what)
+		}
+	}
 }
 
 // scalarOf returns the text of a key of a mapping, for a label; "" when it is not simply there.
@@ -160,14 +210,11 @@ func (e *entry) readFields(node *yaml.Node) bool {
 				return false
 			}
 			if value.ShortTag() != "!!null" {
-				e.fields[key] = value
+				e.keys[key], e.fields[key] = p.key, value
 			}
-		case slices.Contains(laterObjectKeys, key):
-			e.fields[key] = p.value
-			e.fault(p.key, "%s "+notYet, key)
 		default:
 			advice := "the keys are " + strings.Join(objectKeys, ", ")
-			if near := nearest(key, slices.Concat(objectKeys, laterObjectKeys)); near != "" {
+			if near := nearest(key, objectKeys); near != "" {
 				advice = "did you mean " + near + "?"
 			}
 			e.fault(p.key, "unknown key %s: %s", quote(key), advice)
@@ -177,7 +224,7 @@ func (e *entry) readFields(node *yaml.Node) bool {
 }
 
 // text returns the value of a key as it is written, numbers included, or "" when there is none.
-func (e *entry) text(key string) string {
+func (e *entry) text(key string, most int) string {
 	node := e.fields[key]
 	switch {
 	case node == nil:
@@ -185,8 +232,8 @@ func (e *entry) text(key string) string {
 	case node.Kind != yaml.ScalarNode:
 		e.fault(node, "%s must be a text: write it in one line after the key", key)
 		return ""
-	case len(node.Value) > maxText:
-		e.fault(node, "%s is longer than %d bytes: shorten it", key, maxText)
+	case len(node.Value) > most:
+		e.fault(node, "%s is longer than %d bytes: shorten it", key, most)
 		return ""
 	}
 	return node.Value
@@ -204,7 +251,7 @@ func (e *entry) name(object *yaml.Node) string {
 		e.fault(object, "objectName is missing: name the file to write")
 		return ""
 	}
-	name := e.text("objectName")
+	name := e.text("objectName", maxText)
 	if err := checkName(name); name != "" && err != nil {
 		e.fault(e.fields["objectName"], "objectName %s %v", quote(name), err)
 		return ""
@@ -274,10 +321,23 @@ func checkSources(objects []Object, f *findings) {
 	}
 }
 
+// source reads what to ask Vault for. An object with a template may leave that to the template.
+func (e *entry) source(object *yaml.Node) Source {
+	if e.isEmpty("secretPath") && !e.isEmpty("template") {
+		for _, key := range []string{"method", "secretArgs"} {
+			if !e.isEmpty(key) {
+				e.fault(e.fields[key], "%s needs a secretPath: add it, or remove %[1]s and let the template ask by itself", key)
+			}
+		}
+		return Source{}
+	}
+	return Source{Method: e.method(), Path: e.path(object), Args: e.args()}
+}
+
 var methods = []string{"GET", "LIST", "PUT", "POST"}
 
 func (e *entry) method() string {
-	method := strings.ToUpper(e.text("method"))
+	method := strings.ToUpper(e.text("method", maxText))
 	args := e.fields["secretArgs"]
 	switch {
 	case method == "" && args != nil && e.isEmpty("method"):
@@ -295,66 +355,114 @@ func (e *entry) method() string {
 // path reads secretPath into its one canonical form, so that equal sources compare equal.
 func (e *entry) path(object *yaml.Node) string {
 	if e.isEmpty("secretPath") {
-		if e.fields["template"] == nil {
-			e.fault(object, "secretPath is missing: name the path in Vault to read")
-		}
+		e.fault(object, "secretPath is missing: name the path in Vault to read")
 		return ""
 	}
-	text := e.text("secretPath")
+	text := e.text("secretPath", maxText)
 	if text == "" {
 		return ""
 	}
-	source, err := parseSourcePath(text)
+	source, err := SourcePath(text)
 	if err != nil {
 		e.fault(e.fields["secretPath"], "secretPath %s %v", quote(text), err)
 	}
 	return source
 }
 
-func parseSourcePath(text string) (string, error) {
-	text, query, _ := strings.Cut(text, "?")
-	text = strings.Trim(strings.TrimPrefix(strings.Trim(text, "/")+"/", "v1/"), "/")
-	if text == "" {
-		return "", errors.New("names no path: write it like database/creds/app")
-	}
-	if hasControl(text) {
-		return "", errors.New("has a control character in it: remove it")
-	}
-	for part := range strings.SplitSeq(text, "/") {
-		if part == "." || part == ".." {
-			return "", errors.New(`has a part "." or "..": write the path out`)
-		}
-	}
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return "", errors.New("has a ?query that cannot be read: write it like ?version=3, with special characters as %XX")
-	}
-	text = path.Clean(text) // several slashes count as one, as Vault's own client has it
-	if len(values) > 0 {
-		text += "?" + values.Encode()
-	}
-	return text, nil
-}
+var encodingNames = map[Encoding]string{UTF8: "utf-8", Base64: "base64", Hex: "hex"}
 
 func (e *entry) encoding() Encoding {
-	switch text := strings.ToLower(e.text("encoding")); text {
-	case "", "utf-8":
-		return UTF8
-	case "base64":
-		return Base64
-	case "hex":
-		return Hex
-	default:
-		e.fault(e.fields["encoding"], "unknown encoding %s: write utf-8, base64 or hex", quote(e.fields["encoding"].Value))
+	text := e.text("encoding", maxText)
+	if text == "" {
 		return UTF8
 	}
+	for encoding, name := range encodingNames {
+		if name == strings.ToLower(text) {
+			return encoding
+		}
+	}
+	e.fault(e.fields["encoding"], "unknown encoding %s: write utf-8, base64 or hex", quote(text))
+	return UTF8
+}
+
+var formatNames = map[Format]string{
+	FormatJSON: "json", FormatMap: "map", FormatData: "data", FormatEnv: "env", FormatProperties: "properties",
+}
+
+// format reads how the whole answer is written. The default is said out loud, and where no whole answer is written there
+// is no format at all, so that equal objects compare equal.
+func (e *entry) format() Format {
+	if e.isEmpty("format") {
+		if e.isEmpty("secretKey") && e.isEmpty("template") {
+			return FormatJSON
+		}
+		return 0
+	}
+	text := e.text("format", maxText)
+	for format, name := range formatNames {
+		if name == strings.ToLower(text) {
+			return format
+		}
+	}
+	if text != "" {
+		e.fault(e.fields["format"], "unknown format %s: write json, map, data, env or properties", quote(text))
+	}
+	return 0
+}
+
+// template reads a template and how it is to be read. An empty one is none.
+func (e *entry) template() Template {
+	if e.isEmpty("template") {
+		for _, key := range templateKeys {
+			if !e.isEmpty(key) {
+				e.fault(e.fields[key], "%s needs a template: add it, or remove %[1]s", key)
+			}
+		}
+		return Template{}
+	}
+	t := Template{
+		Text: e.text("template", maxTemplate),
+		Left: e.delimiter("leftDelimiter"), Right: e.delimiter("rightDelimiter"),
+		ErrorOnMissingKey: e.truth("errorOnMissingKey"),
+	}
+	const left, right = "{{", "}}"
+	t.Left, t.Right = cmp.Or(t.Left, left), cmp.Or(t.Right, right)
+	if t.Left == t.Right {
+		e.fault(e.keys["template"], "the delimiters of the template are both %s: let them differ", quote(t.Left))
+	}
+	if t.Left == left && t.Right == right {
+		t.Left, t.Right = "", "" // equal templates compare equal
+	}
+	return t
+}
+
+func (e *entry) delimiter(key string) string {
+	text := e.text(key, maxDelimiter)
+	if hasControl(text) || strings.ContainsFunc(text, unicode.IsSpace) {
+		e.fault(e.fields[key], "%s %s has a space or a control character in it: write it without", key, quote(text))
+		return ""
+	}
+	return text
+}
+
+// truth reads a truth value. As with numbers, quotes around it change nothing.
+func (e *entry) truth(key string) bool {
+	text := e.text(key, maxText)
+	if text == "" {
+		return false
+	}
+	truth, err := strconv.ParseBool(text)
+	if err != nil {
+		e.fault(e.fields[key], "%s %s is not a truth value: write true or false", key, quote(text))
+	}
+	return truth
 }
 
 func (e *entry) permission(otherwise fs.FileMode) fs.FileMode {
 	if e.isEmpty("filePermission") {
 		return otherwise
 	}
-	text := e.text("filePermission")
+	text := e.text("filePermission", maxText)
 	if text == "" {
 		return otherwise
 	}

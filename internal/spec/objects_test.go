@@ -2,6 +2,7 @@ package spec
 
 import (
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"path"
 	"reflect"
@@ -68,18 +69,22 @@ func TestParseSource(t *testing.T) {
 		yaml string // of the last object
 		want Object
 	}{
-		"plain":          {"- {objectName: o, secretPath: kv/o}", Object{Source: Source{"GET", "kv/o", ""}}},
-		"decorated":      {"- {objectName: o, secretPath: //v1/kv//o/}", Object{Source: Source{"GET", "kv/o", ""}}},
-		"query":          {`- {objectName: o, secretPath: "kv/o?version=3&a=b c"}`, Object{Source: Source{"GET", "kv/o?a=b+c&version=3", ""}}},
-		"empty query":    {`- {objectName: o, secretPath: "kv/o?"}`, Object{Source: Source{"GET", "kv/o", ""}}},
-		"not escaped":    {`- {objectName: o, secretPath: "kv/a b%2f#c"}`, Object{Source: Source{"GET", "kv/a b%2f#c", ""}}},
-		"method":         {"- {objectName: o, secretPath: kv/o, method: liSt}", Object{Source: Source{"LIST", "kv/o", ""}}},
-		"post, no args":  {"- {objectName: o, secretPath: kv/o, method: POST}", Object{Source: Source{"POST", "kv/o", ""}}},
-		"number as text": {"- {objectName: o, secretPath: kv/o, secretKey: 0123}", Object{Source: Source{"GET", "kv/o", ""}, Key: "0123"}},
-		"nulls":          {"- {objectName: o, secretPath: kv/o, secretKey: ~, secretArgs: , method: , encoding: null}", Object{Source: Source{"GET", "kv/o", ""}}},
-		"base64":         {"- {objectName: o, secretPath: kv/o, secretKey: k, encoding: BASE64}", Object{Source: Source{"GET", "kv/o", ""}, Key: "k", Encoding: Base64}},
-		"hex":            {"- {objectName: o, secretPath: kv/o, secretKey: k, encoding: Hex}", Object{Source: Source{"GET", "kv/o", ""}, Key: "k", Encoding: Hex}},
-		"merged":         {merged, Object{Source: Source{"GET", "kv/o", ""}, Key: "k"}},
+		"plain":          {"- {objectName: o, secretPath: kv/o}", Object{Source: Source{"GET", "kv/o", "", false}}},
+		"decorated":      {"- {objectName: o, secretPath: //v1/kv//o/}", Object{Source: Source{"GET", "kv/o", "", false}}},
+		"query":          {`- {objectName: o, secretPath: "kv/o?version=3&a=b c"}`, Object{Source: Source{"GET", "kv/o?a=b+c&version=3", "", false}}},
+		"empty query":    {`- {objectName: o, secretPath: "kv/o?"}`, Object{Source: Source{"GET", "kv/o", "", false}}},
+		"not escaped":    {`- {objectName: o, secretPath: "kv/a b%2f#c"}`, Object{Source: Source{"GET", "kv/a b%2f#c", "", false}}},
+		"method":         {"- {objectName: o, secretPath: kv/o, method: liSt}", Object{Source: Source{"LIST", "kv/o", "", false}}},
+		"post, no args":  {"- {objectName: o, secretPath: kv/o, method: POST}", Object{Source: Source{"POST", "kv/o", "", false}}},
+		"number as text": {"- {objectName: o, secretPath: kv/o, secretKey: 0123}", Object{Source: Source{"GET", "kv/o", "", false}, Key: "0123"}},
+		"nulls":          {"- {objectName: o, secretPath: kv/o, secretKey: ~, secretArgs: , method: , encoding: null}", Object{Source: Source{"GET", "kv/o", "", false}}},
+		"base64":         {"- {objectName: o, secretPath: kv/o, secretKey: k, encoding: BASE64}", Object{Source: Source{"GET", "kv/o", "", false}, Key: "k", Encoding: Base64}},
+		"hex":            {"- {objectName: o, secretPath: kv/o, secretKey: k, encoding: Hex}", Object{Source: Source{"GET", "kv/o", "", false}, Key: "k", Encoding: Hex}},
+		"format":         {"- {objectName: o, secretPath: kv/o, format: ENV}", Object{Source: Source{"GET", "kv/o", "", false}, Format: FormatEnv}},
+		"default format": {"- {objectName: o, secretPath: kv/o, format: json}", Object{Source: Source{"GET", "kv/o", "", false}, Format: FormatJSON}},
+		"empty format":   {"- {objectName: o, secretPath: kv/o, secretKey: k, format: ''}", Object{Source: Source{"GET", "kv/o", "", false}, Key: "k"}},
+		"empty template": {"- {objectName: o, secretPath: kv/o, secretKey: k, template: '', leftDelimiter: ''}", Object{Source: Source{"GET", "kv/o", "", false}, Key: "k"}},
+		"merged":         {merged, Object{Source: Source{"GET", "kv/o", "", false}, Key: "k"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := validCall()
@@ -89,10 +94,88 @@ func TestParseSource(t *testing.T) {
 			if row.want.Encoding == 0 {
 				row.want.Encoding = UTF8
 			}
+			if row.want.Key == "" && row.want.Template.Text == "" && row.want.Format == 0 {
+				row.want.Format = FormatJSON
+			}
 			if got := objects[len(objects)-1]; got != row.want {
 				t.Errorf("got  %+v\nwant %+v", got, row.want)
 			}
 		})
+	}
+}
+
+// TestParseTemplate gives each row the keys of an object beside its name.
+func TestParseTemplate(t *testing.T) {
+	for name, row := range map[string]struct {
+		yaml   string
+		source Source
+		want   Template
+	}{
+		"alone":                 {"template: '{{ x }}'", Source{}, Template{Text: "{{ x }}"}},
+		"with a dot":            {"template: t\n  secretPath: kv/o", Source{"GET", "kv/o", "", false}, Template{Text: "t"}},
+		"with arguments":        {"template: t\n  secretPath: p\n  method: PUT\n  secretArgs: {a: 1}", Source{"PUT", "p", `{"a":1}`, false}, Template{Text: "t"}},
+		"number":                {"template: 5", Source{}, Template{Text: "5"}},
+		"block":                 {"template: |\n    a\n      b\n", Source{}, Template{Text: "a\n  b\n"}},
+		"block without its end": {"template: |-\n    a\n    b\n", Source{}, Template{Text: "a\nb"}},
+		"delimiters":            {"template: t\n  leftDelimiter: '[['\n  rightDelimiter: ']]'", Source{}, Template{Text: "t", Left: "[[", Right: "]]"}},
+		"left alone":            {"template: t\n  leftDelimiter: <<", Source{}, Template{Text: "t", Left: "<<", Right: "}}"}},
+		"right alone":           {"template: t\n  rightDelimiter: '>>'", Source{}, Template{Text: "t", Left: "{{", Right: ">>"}},
+		"the usual delimiters":  {"template: t\n  leftDelimiter: '{{'\n  rightDelimiter: '}}'", Source{}, Template{Text: "t"}},
+		"left as usual":         {"template: t\n  leftDelimiter: '{{'", Source{}, Template{Text: "t"}},
+		"exchanged":             {"template: t\n  leftDelimiter: '}}'\n  rightDelimiter: '{{'", Source{}, Template{Text: "t", Left: "}}", Right: "{{"}},
+		"as long as may be":     {"template: t\n  leftDelimiter: '<<<<<<<<<<<<<<<<'", Source{}, Template{Text: "t", Left: "<<<<<<<<<<<<<<<<", Right: "}}"}},
+		"missing key":           {"template: t\n  errorOnMissingKey: true", Source{}, Template{Text: "t", ErrorOnMissingKey: true}},
+		"missing key, in Go":    {"template: t\n  errorOnMissingKey: 'T'", Source{}, Template{Text: "t", ErrorOnMissingKey: true}},
+		"missing key, in YAML":  {"template: t\n  errorOnMissingKey: False", Source{}, Template{Text: "t"}},
+		"missing key, empty":    {"template: t\n  errorOnMissingKey: ''", Source{}, Template{Text: "t"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := validCall()
+			c.attributes["objects"] = "- objectName: o\n  " + row.yaml
+			got := mustParse(t, c).Class.Objects[0]
+			want := Object{Name: "o", Source: row.source, Template: row.want, Encoding: UTF8, Mode: 0o644}
+			if got != want {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+		})
+	}
+}
+
+// Every template is shown to the operator's check, once the object is right otherwise, and all that it has to say comes at
+// once.
+func TestTemplatesAreChecked(t *testing.T) {
+	c := validCall()
+	c.attributes["objects"] = `
+- {objectName: a, template: bad}
+- {objectName: b, template: good}
+- objectName: c
+  template: &t |
+    bad
+  leftDelimiter: <
+- {objectName: d, template: *t, filePermission: 644}
+- objectName: e
+  template:
+    *t`
+	var shown []Template
+	c.operator.CheckTemplate = func(t Template) error {
+		shown = append(shown, t)
+		if strings.HasPrefix(t.Text, "bad") {
+			return errors.New("template line 1: mend it")
+		}
+		return nil
+	}
+	_, err := c.Parse()
+	want := Faults{
+		`objects[0] "a", line 2: template line 1: mend it`,
+		`objects[2] "c", line 5: template line 1: mend it`,
+		`objects[3] "d", line 8: filePermission "644" is the decimal number; write 0644`,
+		`objects[4] "e", line 10: template line 1: mend it`,
+	}
+	if faults := (Faults)(nil); !errors.As(err, &faults) || !slices.Equal(faults, want) {
+		t.Errorf("got  %q\nwant %q", err, want)
+	}
+	if want := []Template{{Text: "bad"}, {Text: "good"}, {Text: "bad\n", Left: "<", Right: "}}"}, {Text: "bad\n"}}; !slices.Equal(shown, want) {
+		t.Errorf("shown %+v, want %+v", shown, want)
 	}
 }
 
@@ -176,7 +259,7 @@ func checkInvariants(t *testing.T, m Mount) {
 		t.Errorf("lifecycle %+v is out of bounds", l)
 	}
 	if l.TokenFile != "" { // one more file, by the rules of all files
-		all := append(slices.Clone(m.Class.Objects), Object{Name: l.TokenFile, Encoding: UTF8, Source: m.Class.Objects[0].Source})
+		all := append(slices.Clone(m.Class.Objects), Object{Name: l.TokenFile, Template: Template{Text: "token"}, Encoding: UTF8})
 		checkObjects(t, all[max(0, len(all)-maxObjects):])
 	}
 }
@@ -203,9 +286,17 @@ func checkObjects(t *testing.T, objects []Object) {
 		if o.Encoding < UTF8 || o.Encoding > Hex || (o.Encoding != UTF8 && o.Key == "") {
 			t.Errorf("encoding %d with key %q", o.Encoding, o.Key)
 		}
+		whole := o.Key == "" && o.Template.Text == ""
+		if o.Format < 0 || o.Format > FormatProperties || whole != (o.Format != 0) || (o.Key != "" && o.Template.Text != "") {
+			t.Errorf("format %d with key %q and template %q", o.Format, o.Key, o.Template.Text)
+		}
+		checkTemplate(t, o.Template)
 		s := o.Source
+		if s == (Source{}) && o.Template.Text != "" {
+			continue
+		}
 		plain, _, _ := strings.Cut(s.Path, "?")
-		if plain == "" || path.Clean("/"+plain) != "/"+plain || hasControl(plain) {
+		if plain == "" || path.Clean("/"+plain) != "/"+plain || hasControl(plain) || s.Lenient {
 			t.Errorf("path %q is not clean", s.Path)
 		}
 		var args map[string]any
@@ -238,16 +329,32 @@ func checkObjects(t *testing.T, objects []Object) {
 	}
 }
 
+func checkTemplate(t *testing.T, template Template) {
+	t.Helper()
+	left, right := template.Left, template.Right
+	switch {
+	case template.Text == "" && template != Template{}:
+		t.Errorf("no template has %+v", template)
+	case len(template.Text) > 64<<10 || len(left) > 16 || len(right) > 16:
+		t.Errorf("a template of %d bytes, delimiters of %d and %d", len(template.Text), len(left), len(right))
+	case (left == "") != (right == "") || (left == right && left != "") || (left == "{{" && right == "}}") ||
+		strings.ContainsAny(left+right, " \t\r\n\x00\u00a0\u0085"):
+		t.Errorf("delimiters %q and %q", left, right)
+	}
+}
+
 func FuzzObjects(f *testing.F) {
 	f.Add(validObjects)
 	f.Add("- &d {objectName: a, secretPath: kv/a?b=c, secretKey: k, encoding: hex}\n- <<: *d\n  objectName: o\n")
 	f.Add("- {objectName: a/b, secretPath: /v1/x, method: POST, secretArgs: {a: 1e3, b: [0x1f, 2024-01-02, ~]}, filePermission: 0o400}")
 	f.Add("- {objectName: o, secretPath: p, method: PUT, secretArgs: " + "{a: &a {a: *a}}}")
 	f.Add("- objectName: o\n  " + explosion)
+	f.Add("- {objectName: o, template: x, leftDelimiter: '[', errorOnMissingKey: true}\n- {objectName: p, secretPath: v1/v1, format: env}")
+	f.Add("- objectName: o\n  secretPath: p\n  template: |+2\n      {{ x }}\n\n\n  rightDelimiter: '>'\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		var faults, again findings
-		objects := parseObjects(text, 0o644, &faults)
-		objectsAgain := parseObjects(text, 0o644, &again)
+		objects := parseObjects(text, 0o644, nil, &faults)
+		objectsAgain := parseObjects(text, 0o644, nil, &again)
 		if !reflect.DeepEqual(objects, objectsAgain) || !reflect.DeepEqual(faults, again) {
 			t.Errorf("parsed twice, got\n%+v %v\n%+v %v", objects, faults.err(), objectsAgain, again.err())
 		}
@@ -258,5 +365,6 @@ func FuzzObjects(f *testing.F) {
 			return
 		}
 		checkObjects(t, objects)
+		checkParameters(t, validCall(), Class{Vault: mustParse(t, validCall()).Class.Vault, Objects: objects})
 	})
 }

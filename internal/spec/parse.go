@@ -53,7 +53,7 @@ func (o Operator) Parse(r Request) (Mount, error) {
 		f.add("parameter objects is missing: %s", cmp.Or(didYouMean(m.Ignored, "objects"),
 			"list at least one object with objectName and secretPath"))
 	} else {
-		m.Class.Objects = parseObjects(text, mode, &f)
+		m.Class.Objects = parseObjects(text, mode, o.CheckTemplate, &f)
 	}
 	m.Class.Lifecycle = parseLifecycle(attributes, m.Class.Objects, &f)
 	if err := f.err(); err != nil {

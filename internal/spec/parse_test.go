@@ -27,6 +27,7 @@ func TestParse(t *testing.T) {
 				{
 					Name:     "tls/bundle.json",
 					Source:   Source{Method: "PUT", Path: "pki/issue/app", Args: `{"common_name":"app.example","ttl":"24h"}`},
+					Format:   FormatJSON,
 					Encoding: UTF8, Mode: 0o644,
 				},
 			},
@@ -167,10 +168,6 @@ func TestParseFaults(t *testing.T) {
 			`parameter deliverToken "tls" is a file where objects[2] "tls/bundle.json" needs a directory: rename one of them`,
 		},
 
-		// What comes later.
-		"template": {set("objects", "- {objectName: a, template: x}"), `objects[0] "a", line 1: template is not supported yet by this version of Leasehold: remove it`},
-		"format":   {object("format: env"), `objects[0] "o", line 3: format is not supported yet ...`},
-
 		// The list of objects.
 		"no objects": {without("objects"), "parameter objects is missing: list at least one object with objectName and secretPath"},
 		"object for objects": {
@@ -182,9 +179,10 @@ func TestParseFaults(t *testing.T) {
 		"objects a map":     {set("objects", "objectName: x"), "parameter objects is not a YAML list: begin each object with \"- objectName: ...\""},
 		"objects no YAML":   {set("objects", "- a: [\n"), "parameter objects is not valid YAML, line 1: did not find expected node content: mind the indentation ..."},
 		"objects twice":     {set("objects", "- {objectName: a, secretPath: b}\n---\n- {objectName: c, secretPath: d}"), "parameter objects has more after its first YAML document: ..."},
-		"objects too long":  {set("objects", "# "+strings.Repeat("x", maxObjectsText)), "parameter objects has 65538 bytes, more than 65536: split the class in two"},
+		"objects too long":  {set("objects", "# "+strings.Repeat("x", maxObjectsText)), "parameter objects has 131074 bytes, more than 131072: split the class in two"},
+		"too many lines":    {set("objects", validObjects+strings.Repeat("\r\n", maxLines)), "parameter objects has 10015 lines, more than 10000: split the class in two"},
 		"objects too many":  {set("objects", strings.Repeat("- {objectName: a}\n", 1001)), "parameter objects lists 1001 objects: ..."},
-		"too many brackets": {set("objects", "- {objectName: a, secretPath: b, method: PUT, secretArgs: {a: ["+strings.Repeat("[],", 1998)+"]}}"), "parameter objects has 2001 opening brackets, more than 2000: ..."},
+		"too many brackets": {set("objects", "- {objectName: a, secretPath: b, method: PUT, secretArgs: {a: ["+strings.Repeat("[],", maxBrackets-2)+"]}}"), "parameter objects has 20001 opening brackets, more than 20000: ..."},
 		"too many sources":  {set("objects", manySources(101)), "parameter objects needs 101 requests to Vault (different secretPath, method or secretArgs), more than 100: split the class in two"},
 		"object a text":     {set("objects", "- hello"), `objects[0], line 1: an object must have keys and values: begin it with "objectName: ..."`},
 		"object null":       {set("objects", "- "), `objects[0], line 1: an object must have keys ...`},
@@ -237,6 +235,36 @@ func TestParseFaults(t *testing.T) {
 		"encoding":             {object("secretKey: a", "encoding: utf-16"), `objects[0] "o", line 4: unknown encoding "utf-16": write utf-8, base64 or hex`},
 		"encoding needs key":   {object("encoding: hex"), `objects[0] "o", line 3: encoding needs a secretKey: ...`},
 		"encoding, empty key":  {object("encoding: hex", `secretKey: ""`), `objects[0] "o", line 3: encoding needs a secretKey: ...`},
+		"template, key":        {object("template: t", "secretKey: a"), `objects[0] "o", line 4: secretKey does not go with template, which makes the whole file: remove one of them`},
+		"template, encoding":   {object("encoding: hex", "template: t"), `objects[0] "o", line 3: encoding does not go with template, ...`},
+		"template, format":     {object("template: t", "format: json"), `objects[0] "o", line 4: format does not go with template, ...`},
+		"template a list":      {object("template: [t]"), `objects[0] "o", line 3: template must be a text: ...`},
+		"template too long":    {object("template: '" + strings.Repeat("t", maxTemplate+1) + "'"), `objects[0] "o", line 3: template is longer than 65536 bytes: shorten it`},
+		"template empty":       {set("objects", "- {objectName: a, template: ''}"), `objects[0] "a", line 1: secretPath is missing: ...`},
+		"template null":        {set("objects", "- {objectName: a, template: ~}"), `objects[0] "a", line 1: secretPath is missing: ...`},
+		"template, method":     {set("objects", "- {objectName: a, template: t, method: PUT}"), `objects[0] "a", line 1: method needs a secretPath: add it, or remove method and let the template ask by itself`},
+		"template, args":       {set("objects", "- {objectName: a, template: t, secretArgs: {a: "+canary+"}}"), `objects[0] "a", line 1: secretArgs needs a secretPath: ...`},
+		"left alone":           {object("leftDelimiter: '[['"), `objects[0] "o", line 3: leftDelimiter needs a template: add it, or remove leftDelimiter`},
+		"right alone":          {object("rightDelimiter: ']]'"), `objects[0] "o", line 3: rightDelimiter needs a template: ...`},
+		"missing key alone":    {object("errorOnMissingKey: false"), `objects[0] "o", line 3: errorOnMissingKey needs a template: ...`},
+		"left, no template":    {object("leftDelimiter: '[['", "template: ''"), `objects[0] "o", line 3: leftDelimiter needs a template: ...`},
+		"left too long":        {object("template: t", "leftDelimiter: "+strings.Repeat("<", 17)), `objects[0] "o", line 4: leftDelimiter is longer than 16 bytes: shorten it`},
+		"left with a space":    {object("template: t", "leftDelimiter: < <"), `objects[0] "o", line 4: leftDelimiter "< <" has a space or a control character in it: write it without`},
+		"right with a newline": {object("template: t", `rightDelimiter: ">\n"`), `objects[0] "o", line 4: rightDelimiter ">\n" has a space ...`},
+		"right, invisible":     {object("template: t", `rightDelimiter: "\u2003>"`), `objects[0] "o", line 4: rightDelimiter "\u2003>" has a space ...`},
+		"delimiters equal":     {object("template: t", "leftDelimiter: '%%'", "rightDelimiter: '%%'"), `objects[0] "o", line 3: the delimiters of the template are both "%%": let them differ`},
+		"left is right's":      {object("template: t", "leftDelimiter: '}}'"), `objects[0] "o", line 3: the delimiters of the template are both "}}": let them differ`},
+		"missing key":          {object("template: t", "errorOnMissingKey: yes"), `objects[0] "o", line 4: errorOnMissingKey "yes" is not a truth value: write true or false`},
+		"format":               {object("format: yaml"), `objects[0] "o", line 3: unknown format "yaml": write json, map, data, env or properties`},
+		"format, key":          {object("secretKey: a", "format: map"), `objects[0] "o", line 3: secretKey does not go with format, which is about the whole answer: remove one of them`},
+		"format a list":        {object("format: [env]"), `objects[0] "o", line 3: format must be a text: ...`},
+		"template refused": {
+			func(c *call) {
+				c.object("template:", `  "{{ file }}"`)
+				c.operator.CheckTemplate = func(t Template) error { return fmt.Errorf("template line 1: %s is not available: remove it", t.Text) }
+			},
+			`objects[0] "o", line 3: template line 1: {{ file }} is not available: remove it`,
+		},
 		"permission decimal":   {object("filePermission: 644"), `objects[0] "o", line 3: filePermission "644" is the decimal number; write 0644`},
 		"permission in a list": {object("filePermission: [0644]"), `objects[0] "o", line 3: filePermission must be a text: ...`},
 	} {
@@ -365,7 +393,8 @@ func TestFaultsKeepWhatWasIgnored(t *testing.T) {
 func TestParseAtTheLimits(t *testing.T) {
 	for name, text := range map[string]string{
 		"sources":  manySources(maxSources),
-		"brackets": "- {objectName: a, secretPath: b, method: PUT, secretArgs: {a: [" + strings.Repeat("[],", 1997) + "]}}",
+		"brackets": "- {objectName: a, secretPath: b, method: PUT, secretArgs: {a: [" + strings.Repeat("[],", maxBrackets-3) + "]}}",
+		"template": "- objectName: a\n  template: |\n" + strings.Repeat("      {{ x }}\n", maxTemplate/8),
 		"objects":  strings.Repeat(" ", 4096) + "\n" + manyObjects(maxObjects),
 	} {
 		c := validCall()
@@ -432,6 +461,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		checkInvariants(t, m)
+		checkParameters(t, c, m.Class)
 		if got, want := m.Pod.Token.Reveal(), canary+"vault"; got != want {
 			t.Errorf("token %q, want kubelet's, %q", got, want)
 		}

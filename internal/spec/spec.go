@@ -77,11 +77,32 @@ type File struct{ Root, Path string }
 // Object is one file of the volume.
 type Object struct {
 	Name     string      // the file's path in the volume: relative, clean, no component that starts with ".."
-	Source   Source      // where its bytes come from
-	Key      string      // the field to take; "" takes the whole answer as JSON
-	Encoding Encoding    // how the value in Vault is encoded
+	Source   Source      // where its bytes come from; the zero Source if a template asks by itself
+	Key      string      // the field to take; "" takes the whole answer
+	Format   Format      // how the whole answer is written, without Key and Template
+	Template Template    // makes the whole file; without Text there is none
+	Encoding Encoding    // how the value of Key is encoded in Vault
 	Mode     fs.FileMode // 0 to 0777: the object's filePermission, or else the driver's
 }
+
+// Template is a text/template that makes a file.
+type Template struct {
+	Text              string // "": no template
+	Left, Right       string // delimiters, both or none; "" is {{ and }}
+	ErrorOnMissingKey bool   // a missing key of a map is an error, rather than "<no value>"
+}
+
+// Format says how a whole answer is written.
+type Format int
+
+// The formats of an object without a key.
+const (
+	FormatJSON       Format = iota + 1 // the answer with its lease, as vault-csi-provider writes it
+	FormatMap                          // "key: value" lines, as the injector's default template writes them
+	FormatData                         // the data alone as JSON, as the injector's json template writes it
+	FormatEnv                          // KEY='value' lines that a shell can source
+	FormatProperties                   // a file of Java properties
+)
 
 // Source is one request to Vault. Objects with equal sources share one request and one lease, so that their user name
 // and password belong together.
@@ -89,6 +110,10 @@ type Source struct {
 	Method string // GET, LIST, PUT or POST
 	Path   string // without slashes around it or "v1/", not escaped; from the first "?" on, the encoded query
 	Args   string // the request's body as canonical JSON (keys sorted), or ""
+
+	// Lenient is how templates ask, since consul-template does: the path of a KV version 2 may lack the data/ (in a LIST
+	// the metadata/) behind the mount, and a LIST of what is not there is an empty one.
+	Lenient bool `json:",omitempty"`
 }
 
 // Encoding says how a value in Vault is encoded; the file holds the decoded bytes.
@@ -120,6 +145,9 @@ type Operator struct {
 
 	TLSDirectory string // classes may name TLS files below it; "" forbids them
 	SkipVerify   bool   // classes may ask for vaultSkipTLSVerify
+
+	// CheckTemplate returns what is wrong with a template before it is ever used; nil: nobody knows.
+	CheckTemplate func(Template) error
 }
 
 // Request is a Mount call as the driver sends it. It carries tokens: never print it.
@@ -130,12 +158,13 @@ type Request struct {
 	TargetPath string
 }
 
-// Sources returns the distinct sources of the class, in the order of their first object.
+// Sources returns the distinct sources that the class names, in the order of their first object. Its templates may ask
+// for more.
 func (c Class) Sources() []Source {
 	seen := make(map[Source]bool, len(c.Objects))
 	var sources []Source
 	for _, o := range c.Objects {
-		if !seen[o.Source] {
+		if !seen[o.Source] && o.Source != (Source{}) {
 			seen[o.Source] = true
 			sources = append(sources, o.Source)
 		}

@@ -23,6 +23,7 @@ const (
 type walker struct {
 	findings *findings
 	report   func(node *yaml.Node, format string, args ...any) // adds a fault of the present object
+	check    func(Template) error                              // tells what is wrong with a template; nil: nobody knows
 	budget   int
 	ended    bool // before the end of the text, and a fault says why
 }

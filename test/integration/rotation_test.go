@@ -28,7 +28,7 @@ func TestReplacedWithoutPolls(t *testing.T) {
 	t.Parallel()
 	trouble := startTrouble(t)
 	name := role(t, bed.Role{})
-	must(t, "database role", shared.vault.AddDatabaseRole(t.Context(), "database", name, bed.DatabaseRole{TTL: 6 * time.Second, MaxTTL: 12 * time.Second}))
+	must(t, "database role", shared.vault.AddDatabaseRole(t.Context(), "database", name, bed.DatabaseRole{TTL: 10 * time.Second, MaxTTL: 20 * time.Second}))
 	c := startCluster(t, bed.ProviderOptions{VaultAddress: trouble.Address})
 	v := c.start(t, class(name, credentials(name)))
 	mustMount(t, v)

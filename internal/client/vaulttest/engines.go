@@ -12,6 +12,8 @@ import (
 
 // mount is one secrets engine: what was written to it, and how it answers.
 type mount struct {
+	kind     string               // type and options as they were given
+	options  Data                 //
 	entries  map[string]Data      // KV v1: secrets; database, PKI: roles and configuration
 	versions map[string][]version // KV v2: secrets
 	answer   func(*Server, *mount, call, string) reply
@@ -25,9 +27,9 @@ type version struct {
 
 // newMount returns an empty engine of the type that the arguments name, or nil.
 func newMount(args Data) *mount {
-	m := &mount{entries: map[string]Data{}, versions: map[string][]version{}}
 	options, _ := args["options"].(Data)
-	switch str(args["type"]) {
+	m := &mount{kind: str(args["type"]), options: options, entries: map[string]Data{}, versions: map[string][]version{}}
+	switch m.kind {
 	case "kv":
 		m.answer = kv1
 		if str(options["version"]) == "2" {
@@ -84,14 +86,23 @@ func kv1(_ *Server, m *mount, c call, name string) reply {
 
 // kv2 is version 2 of the key/value engine.
 func kv2(_ *Server, m *mount, c call, name string) reply {
+	if name == "config" && c.operation == "read" {
+		return secret(Data{"max_versions": 0, "cas_required": false, "delete_version_after": "0s"}, nil)
+	}
 	if below, ok := strings.CutPrefix(name, "metadata/"); ok && c.operation == "list" {
 		return children(slices.Collect(maps.Keys(m.versions)), below)
+	} else if ok && c.operation == "read" {
+		if len(m.versions[below]) == 0 {
+			return missing()
+		}
+		return secret(Data{"current_version": len(m.versions[below]), "custom_metadata": nil}, nil)
 	}
 	name, ok := strings.CutPrefix(name, "data/")
-	if !ok {
+	if !ok || strings.HasSuffix(name, "/") {
+		verb := map[string]string{"read": "get", "list": "list", "update": "put", "delete": "delete"}[c.operation]
 		return full(http.StatusNotFound, nil, nil, []string{
 			"Invalid path for a versioned K/V secrets engine. See the API docs for the appropriate API endpoints to use. " +
-				"If using the Vault CLI, use 'vault kv get' for this operation.",
+				"If using the Vault CLI, use 'vault kv " + verb + "' for this operation.",
 		}, nil)
 	}
 	all := m.versions[name]

@@ -61,6 +61,9 @@ func (s *Server) handle(r *http.Request, body []byte) reply {
 			defer s.revoke(c.tokenID) // after its last use
 		}
 	}
+	if path, ok := strings.CutPrefix(c.path, "sys/internal/ui/mounts/"); ok && c.operation == "read" {
+		return s.mountOf(c.token, path) // which asks the policies itself
+	}
 	if !s.may(c.token, c.operation, c.path) {
 		return denied()
 	}
@@ -83,6 +86,18 @@ func (s *Server) handle(r *http.Request, body []byte) reply {
 		}
 	}
 	return fail(http.StatusNotFound, fmt.Sprintf("no handler for route %q. route entry not found.", c.path))
+}
+
+// mountOf tells which mount a path is behind, to a token that may do anything there.
+func (s *Server) mountOf(t *token, path string) reply {
+	path += "/"
+	for name, m := range s.mounts {
+		if strings.HasPrefix(path, name+"/") && s.mayBelow(t, name+"/") {
+			return secret(Data{"path": name + "/", "type": m.kind, "options": m.options, "description": "", "local": false}, nil)
+		}
+	}
+	return fail(http.StatusForbidden, fmt.Sprintf(
+		"preflight capability check returned 403, please ensure client's policies grant access to path %q", path))
 }
 
 // system answers below sys/.

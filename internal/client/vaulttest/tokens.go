@@ -107,6 +107,21 @@ func (s *Server) may(t *token, operation, path string) bool {
 	return slices.Contains(have, "root") || slices.Contains(have, operation)
 }
 
+// mayBelow tells whether a token may do anything at a path that ends with a slash, or below it.
+func (s *Server) mayBelow(t *token, path string) bool {
+	if !slices.Contains(s.capabilities(t, path), "deny") {
+		return true
+	}
+	for _, name := range t.policies {
+		for _, r := range s.policies[name] {
+			if strings.HasPrefix(r.path, path) && !slices.Contains(r.capabilities, "deny") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // expire ends what is over.
 func (s *Server) expire() {
 	now := time.Now()

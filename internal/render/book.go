@@ -1,0 +1,93 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+
+	"leasehold/internal/client"
+	"leasehold/internal/spec"
+)
+
+// maxSources is how many requests to Vault the files of one volume may take: each is a lease or a secret to hold.
+const maxSources = 100
+
+// book has the answers for the files of one volume: each source is read once, however many objects and templates ask for
+// it, so that user name and password belong together.
+type book struct {
+	read func(spec.Source) (client.Grant, error)
+
+	mu      sync.Mutex
+	entries map[spec.Source]*entry
+}
+
+// entry is one source of a book.
+type entry struct {
+	once   sync.Once
+	answer answer
+	err    error // an [*unreadError]
+}
+
+func newBook(read func(spec.Source) (client.Grant, error)) *book {
+	return &book{read: read, entries: make(map[spec.Source]*entry)}
+}
+
+// unreadError tells that a source gave nothing to make a file of.
+type unreadError struct {
+	source spec.Source
+	err    error
+	unfit  bool // err is what is wrong with an answer that came
+}
+
+func (e *unreadError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *unreadError) Unwrap() error { return e.err }
+
+// ask returns the answer of a source, and waits for it. Its errors are [*unreadError]. Whoever changes the answer's data
+// works on a copy: see answer.values.
+func (b *book) ask(source spec.Source) (answer, error) {
+	b.mu.Lock()
+	e, found := b.entries[source]
+	if !found {
+		if len(b.entries) >= maxSources {
+			b.mu.Unlock()
+			return answer{}, &unreadError{source, fmt.Errorf("read %q: the volume's files need more than %d requests to Vault: "+
+				"split the class in two", source.Path, maxSources), true}
+		}
+		e = &entry{}
+		b.entries[source] = e
+	}
+	b.mu.Unlock()
+	e.once.Do(func() {
+		defer func() {
+			if cause := recover(); cause != nil { // it may be anything
+				e.err = &unreadError{source, fmt.Errorf("read %q: internal error (a panic of type %T)", source.Path, cause), false}
+			}
+		}()
+		grant, err := b.read(source)
+		if err != nil {
+			e.err = &unreadError{source, err, false}
+			return
+		}
+		if e.answer, err = decode(grant); err != nil {
+			e.err = &unreadError{source, err, true}
+		}
+	})
+	return e.answer, e.err
+}
+
+// sources returns all that was asked for, in a stable order.
+func (b *book) sources() []spec.Source {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := make([]spec.Source, 0, len(b.entries))
+	for source := range b.entries {
+		list = append(list, source)
+	}
+	slices.SortFunc(list, func(a, b spec.Source) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Method, b.Method), cmp.Compare(a.Args, b.Args))
+	})
+	return list
+}
