@@ -154,8 +154,17 @@ func TestLenientSourceIsAskedOnceAfterOtherFailures(t *testing.T) {
 		status int
 		text   string
 	}{
-		{200, ""}, {204, ""}, {400, "no"}, {403, "permission denied; invalid token"}, {405, "no"}, {412, "no"}, {429, "no"},
-		{500, "no"}, {502, "no"}, {503, "no"}, {504, "no"},
+		{200, ""},
+		{204, ""},
+		{400, "no"},
+		{403, "permission denied; invalid token"},
+		{405, "no"},
+		{412, "no"},
+		{429, "no"},
+		{500, "no"},
+		{502, "no"},
+		{503, "no"},
+		{504, "no"},
 	} {
 		var asked atomic.Int32
 		s := serve(t, stub(func(w http.ResponseWriter, r *http.Request) {

@@ -42,15 +42,15 @@ type Volume struct {
 	unwanted  map[*Holding]*doom
 	refused   redact.String // the driver's service account token that Vault would not have; see serviceAccountToken
 	requested redact.String // the one that the API server made last
-	ended     bool      // the pod has ended
-	dirty     bool      // the journal does not have what the last Mount brought
-	unwritten bool      // the journal could not be written
-	written   bool      // the provider itself writes the files
-	changed   bool      // the keeper's loop is to look at it when it is closed
-	request   bool      // Vault was asked since the volume was opened
-	inHand    bool      // a Mount or the keeper fills it
-	left      time.Time // when the last Mount ended
-	tried     time.Time // when the last Mount or replacement ended
+	ended     bool          // the pod has ended
+	dirty     bool          // the journal does not have what the last Mount brought
+	unwritten bool          // the journal could not be written
+	written   bool          // the provider itself writes the files
+	changed   bool          // the keeper's loop is to look at it when it is closed
+	request   bool          // Vault was asked since the volume was opened
+	inHand    bool          // a Mount or the keeper fills it
+	left      time.Time     // when the last Mount ended
+	tried     time.Time     // when the last Mount or replacement ended
 	attended  attendance
 	refilling refilling
 }

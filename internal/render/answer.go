@@ -41,16 +41,20 @@ func decode(grant client.Grant) (answer, error) {
 }
 
 // values returns a copy of the data, for a template that may change it.
-func (a answer) values() map[string]any { return copied(a.data).(map[string]any) }
+func (a answer) values() map[string]any { return copiedMap(a.data) }
+
+func copiedMap(values map[string]any) map[string]any {
+	fresh := make(map[string]any, len(values))
+	for key, value := range values {
+		fresh[key] = copied(value)
+	}
+	return fresh
+}
 
 func copied(value any) any {
 	switch value := value.(type) {
 	case map[string]any:
-		fresh := make(map[string]any, len(value))
-		for key, inner := range value {
-			fresh[key] = copied(inner)
-		}
-		return fresh
+		return copiedMap(value)
 	case []any:
 		fresh := make([]any, len(value))
 		for i, inner := range value {

@@ -82,10 +82,7 @@ func containsSome(wanted, result bool) func(values []any, list any) (bool, error
 	}
 }
 
-// maxDepth is how deep the values are that functions build or copy: what is deeper none may be handed to.
-const maxDepth = mostDepth
-
-const errDepth = fault("a value is nested deeper than 1000")
+const faultDepth = fault("a value is nested deeper than 1000")
 
 // fresh copies a value with all that it holds and that could be changed. What a function is to keep it copies first, so that
 // no value can come to hold itself: nothing that prints such a value ends.
@@ -101,8 +98,8 @@ func (r *run) fresh(value any) (any, error) {
 }
 
 func (r *run) freshValue(v reflect.Value, depth int) (reflect.Value, error) {
-	if depth > maxDepth {
-		return v, errDepth
+	if depth > mostDepth {
+		return v, faultDepth
 	}
 	switch v.Kind() {
 	case reflect.Interface:
@@ -185,8 +182,8 @@ func (m *machine) explodeMap(flat map[string]any) (map[string]any, error) {
 	top := make(map[string]any, len(flat))
 	for _, path := range slices.Sorted(maps.Keys(flat)) {
 		depth := strings.Count(path, "/")
-		if depth > maxDepth {
-			return nil, errDepth
+		if depth > mostDepth {
+			return nil, faultDepth
 		}
 		if err := m.run.room(sizeOfPair * (1 + depth)); err != nil {
 			return nil, err

@@ -45,8 +45,8 @@ func TestExplodeMap(t *testing.T) {
 		{template: `{{ explodeMap "" }}`, fails: "can't handle"},
 	})
 	b := newBench(nil)
-	if _, err := b.explodeMap(map[string]any{strings.Repeat("/", 2000): 1}); !errors.Is(err, errDepth) {
-		t.Errorf("a deep key: got error %v, want %v", err, errDepth)
+	if _, err := b.explodeMap(map[string]any{strings.Repeat("/", 2000): 1}); !errors.Is(err, faultDepth) {
+		t.Errorf("a deep key: got error %v, want %v", err, faultDepth)
 	}
 	shared := map[string]any{}
 	if got, err := b.explodeMap(map[string]any{"a": shared, "a/b": shared}); err != nil || len(shared) > 0 || isCyclic(got) {
@@ -142,8 +142,8 @@ func TestFreshHasBounds(t *testing.T) {
 	if err := b.run.room(mostBuilt - 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.run.fresh(deep); !errors.Is(err, errDepth) {
-		t.Errorf("a deep value: got error %v, want %v", err, errDepth)
+	if _, err := b.run.fresh(deep); !errors.Is(err, faultDepth) {
+		t.Errorf("a deep value: got error %v, want %v", err, faultDepth)
 	}
 	if _, err := b.run.fresh(wide); err == nil {
 		t.Error("a wide value: got no error")

@@ -58,7 +58,7 @@ func locate(err error) (where, message string) {
 	if match == nil {
 		return "template", ""
 	}
-	column, _ := strconv.Atoi(match[2]) //nolint:errcheck // these are digits; text/template counts from 0
+	column, _ := strconv.Atoi(match[2]) // these are digits; text/template counts from 0
 	where = fmt.Sprintf("template line %s, column %d", match[1], column+1)
 	name, err := strconv.QuotedPrefix(text[len(match[0]):])
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"leasehold/internal/spec"
 )
@@ -165,7 +166,7 @@ func appendEscaped(to []byte, text string, isKey bool) []byte {
 	for i, r := range text {
 		switch {
 		case r == ' ' && (isKey || i == 0), strings.ContainsRune(`\=:#!`, r):
-			to = append(to, '\\', byte(r))
+			to = utf8.AppendRune(append(to, '\\'), r)
 		case r == '\t':
 			to = append(to, `\t`...)
 		case r == '\n':
@@ -179,7 +180,7 @@ func appendEscaped(to []byte, text string, isKey bool) []byte {
 				to = fmt.Appendf(to, `\u%04X`, unit)
 			}
 		default:
-			to = append(to, byte(r))
+			to = utf8.AppendRune(to, r)
 		}
 	}
 	return to

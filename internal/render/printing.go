@@ -188,7 +188,7 @@ func (f *formatting) number(named bool) (int, bool) {
 		case v.CanInt() && v.Int() >= -mostOfStar && v.Int() <= mostOfStar:
 			return int(max(v.Int(), -v.Int())), false
 		case v.CanUint() && v.Uint() <= mostOfStar:
-			return int(v.Uint()), false
+			return int(v.Uint()), false //nolint:gosec // a million at most
 		}
 		return 0, false
 	}

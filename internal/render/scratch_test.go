@@ -40,11 +40,11 @@ func TestScratchIsOfOneExecution(t *testing.T) {
 func TestScratchIsNotDeep(t *testing.T) {
 	b := newBench(nil)
 	var deep any
-	for range maxDepth - 5 {
+	for range mostDepth - 5 {
 		deep = []any{deep}
 	}
 	got, err := b.execute(`{{ scratch.MapSet "0" "inner" . }}{{ range $i := loop 1 20 }}{{ scratch.MapSet (print $i) "inner" (scratch.Get (print (subtract 1 $i))) }}{{ end }}`, deep)
-	if err == nil || !strings.Contains(err.Error(), string(errDepth)) {
+	if err == nil || !strings.Contains(err.Error(), string(faultDepth)) {
 		t.Errorf("got %q, error %v; want one of depth", got, err)
 	}
 }

@@ -114,7 +114,7 @@ func (m *machine) secret(arguments ...string) (any, error) {
 	}
 	source := spec.Source{Method: "GET", Path: path, Lenient: true}
 	if isWrite {
-		source.Method = "PUT"
+		source.Method, source.Lenient = "PUT", false // as an object would ask: they share the answer
 		if source.Args, err = sourceArgs("secret", arguments[1:]); err != nil {
 			return nil, err
 		}
@@ -183,7 +183,7 @@ func (m *machine) pkiCert(arguments ...string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := m.ask(spec.Source{Method: "PUT", Path: path, Args: args, Lenient: true})
+	a, err := m.ask(spec.Source{Method: "PUT", Path: path, Args: args})
 	if err != nil {
 		return nil, err
 	}

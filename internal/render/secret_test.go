@@ -23,7 +23,7 @@ import (
 func TestSecretAsks(t *testing.T) {
 	read := func(path string) *spec.Source { return &spec.Source{Method: "GET", Path: path, Lenient: true} }
 	write := func(path, args string) *spec.Source {
-		return &spec.Source{Method: "PUT", Path: path, Args: args, Lenient: true}
+		return &spec.Source{Method: "PUT", Path: path, Args: args}
 	}
 	list := func(path string) *spec.Source { return &spec.Source{Method: "LIST", Path: path, Lenient: true} }
 	for _, tt := range []struct {

@@ -38,7 +38,7 @@ var harmless = strings.Fields(`
 
 // unavailableSprig are the functions of sprig that no template may call, with what goes on from "function sprig_now is not
 // available: ". The reasons name a way that is open, where there is one.
-var unavailableSprig = map[string]string{
+var unavailableSprig = map[string]string{ //nolint:gosec // these are names of functions, and not passwords
 	"sprig_now": onClock, "sprig_date": onClock, "sprig_dateInZone": onClock, "sprig_date_in_zone": onClock,
 	"sprig_htmlDate": onClock, "sprig_htmlDateInZone": onClock, "sprig_ago": onClock,
 	"sprig_dateModify":  "consul-template does not have it; sprig_mustDateModify does the same",
@@ -416,12 +416,16 @@ func listOrNil(list any) error {
 	return err
 }
 
+// chunks finds sizes for which sprig's chunk panics. A negative one makes no chunks at all, if the list is short enough.
 func chunks(size int, list any) error {
-	if size < 1 {
+	n, err := length(list)
+	if err != nil {
+		return err
+	}
+	if size < 1 && math.Floor(float64(n-1)/float64(size)) != -1 {
 		return fault("the size is less than 1")
 	}
-	_, err := length(list)
-	return err
+	return nil
 }
 
 // slicing finds positions for which sprig's slice panics.
@@ -456,7 +460,7 @@ func steps(start, stop, step int) error {
 	if n > maxListed {
 		return lists(maxListed + 1)
 	}
-	last := start + int(n-1)*step //nolint:gosec // it is between start and stop
+	last := start + int(n-1)*step // it is between start and stop
 	if (step > 0 && last > math.MaxInt-step) || (step < 0 && last < math.MinInt-step) {
 		return fault("the range ends beyond the integers")
 	}

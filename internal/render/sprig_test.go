@@ -103,7 +103,7 @@ func TestSprigFunctionsMakeWhatSprigMakes(t *testing.T) {
 		`{{$l := sprig_list 3 "b"}}{{sprig_has 3 $l}} {{sprig_has "3" $l}} {{sprig_mustHas "b" $l}} {{sprig_has 1 .nil}} {{sprig_mustHas 1 .nil}}`,
 		`{{$l := sprig_list 1 2 3 4 5}}{{sprig_slice $l}} {{sprig_slice $l 1}} {{sprig_slice $l 1 3}} {{sprig_mustSlice $l 5}} {{sprig_slice (sprig_slice $l 1 2) 0 3}}`,
 		`{{sprig_slice sprig_list 7}} {{sprig_slice (sprig_list 1) "0" 1 9}}`,
-		`{{$l := sprig_list 1 2 3 4 5}}{{sprig_chunk 2 $l}} {{sprig_chunk 5 $l}} {{sprig_mustChunk 9223372036854775807 $l}} {{sprig_chunk 1 sprig_list}}`,
+		`{{$l := sprig_list 1 2 3 4 5}}{{sprig_chunk 2 $l}} {{sprig_chunk 5 $l}} {{sprig_mustChunk 9223372036854775807 $l}} {{sprig_chunk 1 sprig_list}} {{sprig_chunk -4 $l}} {{sprig_chunk -9223372036854775808 $l}}`,
 		`{{sprig_concat (sprig_list 1) (sprig_list) (sprig_splitList "," "a,b")}} {{sprig_concat}}`,
 		`{{sprig_sortAlpha (sprig_list "b" "a" 3 nil)}} {{sprig_sortAlpha "x"}} {{sprig_sortAlpha 7}}`,
 		`{{sprig_join "-" (sprig_list 1 "b" nil 2.5 true)}} {{sprig_join "" .nil}} {{sprig_join "-" "one"}} {{sprig_toStrings (sprig_list 1 nil "x")}}`,
@@ -217,7 +217,8 @@ func callSprig(t testing.TB, name string, args ...any) (any, error) {
 	}
 	out := f.Call(in)
 	if len(out) == 2 && !out[1].IsNil() {
-		return nil, out[1].Interface().(error)
+		err, _ := out[1].Interface().(error)
+		return nil, err
 	}
 	return out[0].Interface(), nil
 }
@@ -242,6 +243,8 @@ func TestSprigFunctionsAreBounded(t *testing.T) {
 		noPath = "a value on the way is not a dict"
 		slow   = "the regular expression takes too long on that text: use a simpler one, or a shorter text"
 		tail   = strings.Repeat("a", 1<<20)
+
+		noPattern = "the pattern is no regular expression of Go: missing closing )"
 	)
 	for range 900 {
 		deep = []any{deep}
@@ -268,8 +271,12 @@ func TestSprigFunctionsAreBounded(t *testing.T) {
 		"trimAll":   {{[]any{mega, mega}, "the set of characters has more than 256 bytes"}},
 		"trimall":   {{[]any{mega, mega}, "the set of characters has more than 256 bytes"}},
 		"substr": {
-			{[]any{-1, -1, "abc"}, within}, {[]any{-1, 4, "abc"}, within}, {[]any{4, 9, "abc"}, within}, {[]any{4, -1, "abc"}, within},
-			{[]any{2, 1, "abc"}, within}, {[]any{math.MaxInt, math.MinInt, ""}, within},
+			{[]any{-1, -1, "abc"}, within},
+			{[]any{-1, 4, "abc"}, within},
+			{[]any{4, 9, "abc"}, within},
+			{[]any{4, -1, "abc"}, within},
+			{[]any{2, 1, "abc"}, within},
+			{[]any{math.MaxInt, math.MinInt, ""}, within},
 		},
 		"semver":        {{[]any{mega}, "a version has more than 1024 bytes"}},
 		"semverCompare": {{[]any{mega, "1.0.0"}, "a version has more than 1024 bytes"}, {[]any{"^1", mega}, "a version has more than 1024 bytes"}},
@@ -277,8 +284,11 @@ func TestSprigFunctionsAreBounded(t *testing.T) {
 		"div": {{[]any{1, 0}, zero}, {[]any{1, "x"}, zero}, {[]any{1, 0.9}, zero}, {[]any{1, nil}, zero}},
 		"mod": {{[]any{1, 0}, zero}},
 		"divf": {
-			{[]any{1, 0}, zero}, {[]any{1, 2, nil}, zero}, {floats, "there are more than 100 numbers"},
-			{[]any{1, "NaN"}, "a number is not finite"}, {[]any{math.Inf(1), 1}, "a number is not finite"},
+			{[]any{1, 0}, zero},
+			{[]any{1, 2, nil}, zero},
+			{floats, "there are more than 100 numbers"},
+			{[]any{1, "NaN"}, "a number is not finite"},
+			{[]any{math.Inf(1), 1}, "a number is not finite"},
 		},
 		"add1f": {{[]any{"inf"}, "a number is not finite"}},
 		"addf":  {{floats, "there are more than 100 numbers"}, {[]any{1, "-Inf"}, "a number is not finite"}},
@@ -286,13 +296,21 @@ func TestSprigFunctionsAreBounded(t *testing.T) {
 		"mulf":  {{floats, "there are more than 100 numbers"}, {[]any{1, math.NaN()}, "a number is not finite"}},
 		"until": {{[]any{math.MaxInt}, many}, {[]any{math.MinInt}, many}, {[]any{100_001}, many}, {[]any{-100_001}, many}},
 		"untilStep": {
-			{[]any{math.MinInt, math.MaxInt, 1}, many}, {[]any{math.MaxInt, math.MinInt, -1}, many},
-			{[]any{0, math.MaxInt, math.MaxInt - 1}, beyond}, {[]any{0, math.MinInt, math.MinInt + 1}, beyond},
-			{[]any{math.MinInt, math.MaxInt, math.MaxInt}, beyond}, {[]any{math.MaxInt, math.MinInt, math.MinInt}, beyond},
+			{[]any{math.MinInt, math.MaxInt, 1}, many},
+			{[]any{math.MaxInt, math.MinInt, -1}, many},
+			{[]any{0, math.MaxInt, math.MaxInt - 1}, beyond},
+			{[]any{0, math.MinInt, math.MinInt + 1}, beyond},
+			{[]any{math.MinInt, math.MaxInt, math.MaxInt}, beyond},
+			{[]any{math.MaxInt, math.MinInt, math.MinInt}, beyond},
 		},
 		"seq": {
-			{[]any{math.MaxInt - 1}, many}, {[]any{math.MinInt + 1}, many}, {[]any{1, math.MaxInt - 1}, many}, {[]any{5, math.MinInt + 1}, many},
-			{[]any{0, 1, 100_000}, many}, {[]any{0, -1, -100_000}, many}, {[]any{0, math.MaxInt - 1, math.MaxInt - 1}, beyond},
+			{[]any{math.MaxInt - 1}, many},
+			{[]any{math.MinInt + 1}, many},
+			{[]any{1, math.MaxInt - 1}, many},
+			{[]any{5, math.MinInt + 1}, many},
+			{[]any{0, 1, 100_000}, many},
+			{[]any{0, -1, -100_000}, many},
+			{[]any{0, math.MaxInt - 1, math.MaxInt - 1}, beyond},
 		},
 
 		"append":  {{[]any{long, 1}, many}, {[]any{"x", 1}, noList}, {[]any{nil, 1}, "a list is needed, not nothing"}},
@@ -304,38 +322,48 @@ func TestSprigFunctionsAreBounded(t *testing.T) {
 		"has":     {{[]any{1, "x"}, noList}},
 		"chunk":   {{[]any{0, []any{1}}, "the size is less than 1"}, {[]any{math.MinInt, []any{}}, "the size is less than 1"}, {[]any{1, "x"}, noList}},
 		"slice": {
-			{[]any{[]any{1, 2}, 0, 3}, inside}, {[]any{[]any{1, 2}, -1}, inside}, {[]any{[]any{1, 2}, 2, 1}, inside}, {[]any{"x"}, noList},
+			{[]any{[]any{1, 2}, 0, 3}, inside},
+			{[]any{[]any{1, 2}, -1}, inside},
+			{[]any{[]any{1, 2}, 2, 1}, inside},
+			{[]any{"x"}, noList},
 			{[]any{[]any{1, 2}, 3}, inside},
 		},
 		"first": {{[]any{"x"}, noList}}, "last": {{[]any{"x"}, noList}}, "rest": {{[]any{"x"}, noList}}, "initial": {{[]any{"x"}, noList}},
 		"reverse": {{[]any{"x"}, noList}}, "compact": {{[]any{"x"}, noList}},
 
 		"dig": {
-			{[]any{"a", map[string]any{}}, "keys, a default and a dict are needed"}, {[]any{"a", 1, "x"}, noPath},
-			{[]any{1, 1, map[string]any{}}, "a key is not a text"}, {[]any{"a", "b", 1, map[string]any{"a": "x"}}, noPath},
+			{[]any{"a", map[string]any{}}, "keys, a default and a dict are needed"},
+			{[]any{"a", 1, "x"}, noPath},
+			{[]any{1, 1, map[string]any{}}, "a key is not a text"},
+			{[]any{"a", "b", 1, map[string]any{"a": "x"}}, noPath},
 		},
 		"deepCopy":     {{[]any{nil}, "there is nothing to copy"}},
 		"fromJson":     {{[]any{strings.Repeat("[", 100_000)}, many}, {[]any{"[" + strings.Repeat("0,", 100_000) + "0]"}, many}},
 		"toPrettyJson": {{[]any{[]any{deep, deep}}, tooBig}},
 		"urlParse":     {{[]any{"http://[::1"}, "the text is not a URL"}},
 		"urlJoin": {
-			{[]any{map[string]any{"path": 1}}, "the value of path is not a text"}, {[]any{map[string]any{"host": nil}}, "the value of host is not a text"},
+			{[]any{map[string]any{"path": 1}}, "the value of path is not a text"},
+			{[]any{map[string]any{"host": nil}}, "the value of host is not a text"},
 			{[]any{map[string]any{"userinfo": "%"}}, "the value of userinfo does not fit into a URL"},
 		},
 		"decryptAES": {
-			{[]any{"k", "?"}, "the text is not base64"}, {[]any{"k", "eA=="}, padded}, {[]any{"k", strings.Repeat("A", 64)}, padded},
-			{[]any{"other", "30tEfhuJSVRhpG97XCuWgz2okj7L8vQ1s6V9zVUPeDQ="}, padded}, {[]any{"k", "AAAAAAAAAAAAAAAAAAAAAA=="}, padded},
+			{[]any{"k", "?"}, "the text is not base64"},
+			{[]any{"k", "eA=="}, padded},
+			{[]any{"k", strings.Repeat("A", 64)}, padded},
+			{[]any{"other", "30tEfhuJSVRhpG97XCuWgz2okj7L8vQ1s6V9zVUPeDQ="}, padded},
+			{[]any{"k", "AAAAAAAAAAAAAAAAAAAAAA=="}, padded},
 		},
 		"durationRound": {{[]any{time.Now()}, "how long ago a time was depends on the clock, so the file would change without cause"}},
 		"mustToDate":    {{[]any{"2006", "x"}, "the text is not a date of that layout"}},
 		"fail":          {{[]any{canary}, "the template ends itself; its words are not shown, for they may hold a secret"}},
 
+		// The last row of each is for the function with must, too.
 		"regexMatch":             {{[]any{strings.Repeat("a", 5000), ""}, "the pattern is too long: shorten it"}},
-		"regexFind":              {{[]any{"(a?){900}b", tail}, slow}, {[]any{"(", tail}, "the pattern is no regular expression of Go: missing closing )"}},
-		"regexFindAll":           {{[]any{"a(.*b)?", tail, -1}, slow}, {[]any{"", tail, -1}, many}},
-		"regexSplit":             {{[]any{"", tail, -1}, many}},
-		"regexReplaceAll":        {{[]any{"a(.*b)?", tail, ""}, slow}, {[]any{"a", "aa", mega}, tooBig}, {[]any{".*", mega, "$0$0"}, tooBig}},
-		"regexReplaceAllLiteral": {{[]any{"", "aa", mega}, tooBig}},
+		"regexFind":              {{[]any{"(a?){900}b", tail}, slow}, {[]any{"(", ""}, noPattern}},
+		"regexFindAll":           {{[]any{"a(.*b)?", tail, -1}, slow}, {[]any{"", tail, -1}, many}, {[]any{"(", "", 1}, noPattern}},
+		"regexSplit":             {{[]any{"", tail, -1}, many}, {[]any{"(", "", 1}, noPattern}},
+		"regexReplaceAll":        {{[]any{"a(.*b)?", tail, ""}, slow}, {[]any{"a", "aa", mega}, tooBig}, {[]any{".*", mega, "$0$0"}, tooBig}, {[]any{"(", "", ""}, noPattern}},
+		"regexReplaceAllLiteral": {{[]any{"", "aa", mega}, tooBig}, {[]any{"(", "", ""}, noPattern}},
 	}
 	for name, list := range maps.Clone(rows) {
 		must := "must" + strings.ToUpper(name[:1]) + name[1:]
@@ -352,7 +380,11 @@ func TestSprigFunctionsAreBounded(t *testing.T) {
 			if !errors.Is(err, fault(row.want)) && !errors.Is(err, fault(sprigPrefix+name+": "+row.want)) {
 				t.Errorf("%s, row %d: got %v, want %s", name, i, err, row.want)
 			}
-			if made := after.TotalAlloc - before.TotalAlloc; made > 16<<20 {
+			most := uint64(16 << 20)
+			if strings.Contains(name, "egex") { // under the race detector, package regexp does not use again what it has made
+				most = 256 << 20
+			}
+			if made := after.TotalAlloc - before.TotalAlloc; made > most {
 				t.Errorf("%s, row %d: it took %d bytes to refuse that", name, i, made)
 			}
 		}
@@ -370,17 +402,18 @@ func TestSprigFunctionsAreBounded(t *testing.T) {
 	}
 }
 
-// What is harmless in one call is measured, too: none of these functions may take more than a moment for a megabyte.
+// What is harmless takes a time in proportion to a text. A function whose time grows with its square takes far longer here.
 func TestHarmlessSprigFunctionsAreLinear(t *testing.T) {
-	mega := []string{
-		strings.Repeat("aB1 _", 1<<18), strings.Repeat("\xff", 1<<20), strings.Repeat("ß\n", 1<<18),
+	long := []string{
+		strings.Repeat("aB1 _", 1<<15), strings.Repeat("\xff", 1<<17), strings.Repeat("ß\n", 1<<15),
 	}
-	for name, f := range sprigs() {
+	for _, name := range harmless {
+		f := hermetic[name]
 		in := slices.Collect(reflect.TypeOf(f).Ins())
 		if reflect.TypeOf(f).IsVariadic() {
 			in = in[:len(in)-1]
 		}
-		for _, text := range mega {
+		for _, text := range long {
 			args := make([]reflect.Value, len(in))
 			for i, parameter := range in {
 				args[i] = reflect.Zero(parameter)
@@ -393,7 +426,7 @@ func TestHarmlessSprigFunctionsAreLinear(t *testing.T) {
 				defer func() { _ = recover() }() // a guard is around each function
 				reflect.ValueOf(f).Call(args)
 			}()
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("%s took %v", name, took)
 			}
 		}
@@ -442,7 +475,7 @@ func executed(text string) (string, error) {
 // A merge of dicts that share parts, in any way, ends, and no dict holds itself afterwards. Of dicts that share nothing it
 // makes what sprig makes.
 func TestMergesOfSharedDictsEnd(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the rounds are to be the same each time
+	random := rand.New(rand.NewPCG(1, 2)) // the same rounds each time
 	theirs := sprigItself()
 	for round := range 2000 {
 		pool := make([]map[string]any, 2+random.IntN(8))

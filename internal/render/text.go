@@ -1,6 +1,7 @@
 package render
 
 import (
+	"fmt"
 	"strings"
 
 	"golang.org/x/text/cases"
@@ -10,12 +11,22 @@ import (
 // These functions have the text that they work on as their last argument, so that it may come through a pipe. They return
 // errors, where they cannot fail, for the sake of one form.
 
-func trim(cutset, text string) (string, error)       { return strings.Trim(text, cutset), nil }
+func trim(cutset, text string) (string, error) {
+	if len(cutset) > maxCutset {
+		return "", fault(fmt.Sprintf("the set of characters has more than %d bytes", maxCutset))
+	}
+	return strings.Trim(text, cutset), nil
+}
+
 func trimPrefix(prefix, text string) (string, error) { return strings.TrimPrefix(text, prefix), nil }
+
 func trimSuffix(suffix, text string) (string, error) { return strings.TrimSuffix(text, suffix), nil }
-func trimSpace(text string) (string, error)          { return strings.TrimSpace(text), nil }
-func toLower(text string) (string, error)            { return strings.ToLower(text), nil }
-func toUpper(text string) (string, error)            { return strings.ToUpper(text), nil }
+
+func trimSpace(text string) (string, error) { return strings.TrimSpace(text), nil }
+
+func toLower(text string) (string, error) { return strings.ToLower(text), nil }
+
+func toUpper(text string) (string, error) { return strings.ToUpper(text), nil }
 
 // toTitle makes the first letter of each word an upper-case one and leaves the others alone.
 func toTitle(text string) (string, error) {

@@ -13,6 +13,7 @@ func TestTexts(t *testing.T) {
 		{template: `{{ toUpper "" }}{{ toTitle "" }}{{ toLower "\xff" }}`, want: "�"},
 		{template: `{{ toUpper 1 }}`, fails: "expected string"},
 		{template: `{{ trim "a" }}`, fails: "wrong number of args"},
+		{template: `{{ trim (indent 257 "a") "a" }}`, fails: "the set of characters has more than 256 bytes"},
 	})
 }
 

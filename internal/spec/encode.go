@@ -30,11 +30,11 @@ func (c Class) Parameters() map[string]string {
 	v := c.Vault
 	set("roleName", v.Role)
 	set("vaultAddress", v.Address)
-	set("vaultNamespace", edged("/", v.Namespace, "/"))
+	set("vaultNamespace", edged("/", v.Namespace))
 	if strings.HasPrefix(v.AuthPath, "auth/") { // Parse takes the first of them away
-		set("vaultAuthMountPath", edged("/", "auth/"+v.AuthPath, "/"))
+		set("vaultAuthMountPath", edged("/", "auth/"+v.AuthPath))
 	} else {
-		set("vaultAuthMountPath", edged("/", v.AuthPath, "/"))
+		set("vaultAuthMountPath", edged("/", v.AuthPath))
 	}
 	set("audience", v.Audience)
 	for name, file := range map[string]File{
@@ -42,7 +42,7 @@ func (c Class) Parameters() map[string]string {
 		"vaultTLSClientCertPath": v.TLS.ClientCert, "vaultTLSClientKeyPath": v.TLS.ClientKey,
 	} {
 		if file.Root != "" {
-			set(name, edged("./", file.Path, "/"))
+			set(name, edged("./", file.Path))
 		}
 	}
 	set("vaultTLSServerName", v.TLS.ServerName)
@@ -56,13 +56,13 @@ func (c Class) Parameters() map[string]string {
 	return parameters
 }
 
-// edged keeps the spaces at the ends of a path from being trimmed, by what means nothing there.
-func edged(before, text, after string) string {
+// edged keeps the spaces at the ends of a path from being trimmed: what stands before them, and a slash behind, mean nothing.
+func edged(before, text string) string {
 	if strings.TrimLeftFunc(text, unicode.IsSpace) != text {
 		text = before + text
 	}
 	if strings.TrimRightFunc(text, unicode.IsSpace) != text {
-		text += after
+		text += "/"
 	}
 	return text
 }

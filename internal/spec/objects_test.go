@@ -171,7 +171,7 @@ func TestTemplatesAreChecked(t *testing.T) {
 		`objects[3] "d", line 8: filePermission "644" is the decimal number; write 0644`,
 		`objects[4] "e", line 10: template line 1: mend it`,
 	}
-	if faults := (Faults)(nil); !errors.As(err, &faults) || !slices.Equal(faults, want) {
+	if faults := Faults(nil); !errors.As(err, &faults) || !slices.Equal(faults, want) {
 		t.Errorf("got  %q\nwant %q", err, want)
 	}
 	if want := []Template{{Text: "bad"}, {Text: "good"}, {Text: "bad\n", Left: "<", Right: "}}"}, {Text: "bad\n"}}; !slices.Equal(shown, want) {
