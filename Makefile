@@ -54,20 +54,22 @@ format: build-lint ## Format the Go code of every module
 	test/lint format
 
 ##@ Test it
-.PHONY: test unit-race contract integration hammer crash chart e2e nogap release soak fuzz mutants lean
+.PHONY: test unit-race contract oracle integration hammer crash chart e2e nogap release soak fuzz mutants lean
 test: ## Everything that must hold, in order, with the seconds that each part took
 	test/run
 unit-race: ## Unit tests under the race detector
 	CGO_ENABLED=1 go test -race ./...
 contract: build-vault build-withvault ## The same suite against the fake Vault and the real one: they must agree
 	$(BIN)/withvault go test -count=1 -run Contract ./internal/client/...
+oracle: build-oracle ## Templates come out as from consul-template, byte for byte, but for the differences that are documented
+	cd test/oracle && $(CURDIR)/$(BIN)/oracle.test -test.timeout=10m
 integration: build-vault build-provider ## The provider process with a real Vault and PostgreSQL
 	cd test/integration && go test -count=1 -parallel=16 ./...
 hammer: ## Polls, refills, crashes and readers at one volume at once, HAMMER=60s
 	HAMMER=$(HAMMER) CGO_ENABLED=1 go test -race -count=1 -timeout=0 -v -run '^TestHammer$$' ./internal/provider
 crash: build-vault build-provider build-crash ## Kill the provider KILLS times while pods come and go, and count what is left
 	$(BIN)/crash -kills=$(KILLS) -seed=$(SEED)
-chart: build-helm build-provider ## The chart: what it renders, what it refuses, and whether deployment/ is up to date
+chart: build-helm build-provider build-webhook ## The chart: what it renders, what it refuses, and whether deployment/ is up to date
 	test/chart
 e2e: build-images build-helm build-vault ## Everything on a real cluster; with CI=true it must be possible
 	test/e2e
@@ -89,16 +91,19 @@ lean: ## What the product depends on: few modules, each with a reason, and no te
 first = [[ -e $(BIN)/$(1) ]] || echo "building $(2) the first time, with what it needs to fetch; seconds after that"
 
 ##@ Build it
-.PHONY: build image deployment build-provider build-vault build-demo build-withvault build-crash build-lint build-kubernetes build-helm build-cluster build-client build-contract build-images build-cluster-demo
-build: build-provider build-vault build-demo build-withvault build-crash build-lint build-images build-helm build-cluster-demo ## All binaries and images (go itself knows what is up to date)
-image: build-provider ## The provider's image, build/images/provider.tar, for "docker load" or a registry
+.PHONY: build image deployment build-provider build-webhook build-vault build-demo build-withvault build-oracle build-crash build-lint build-kubernetes build-helm build-cluster build-client build-contract build-images build-cluster-demo
+build: build-provider build-webhook build-vault build-demo build-withvault build-oracle build-crash build-lint build-images build-helm build-cluster-demo ## All binaries and images (go itself knows what is up to date)
+image: build-provider build-webhook ## The images, build/images/provider.tar and webhook.tar, for "docker load" or a registry
 	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/ ./cmd/images
-	$(BIN)/images provider
+	$(BIN)/images provider webhook
 deployment: build-helm ## Render deployment/ from the chart anew
 	test/chart render
 build-provider:
 	@$(call first,provider,the provider: about a minute)
 	go build -trimpath -o $(BIN)/provider ./cmd/provider
+build-webhook:
+	@$(call first,webhook,the webhook: about a minute)
+	go build -trimpath -o $(BIN)/webhook ./cmd/webhook
 build-vault:
 	@$(call first,vault,the tests' own Vault: its real core takes about 8 minutes)
 	cd test/vault && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/vault .
@@ -108,6 +113,9 @@ build-demo:
 build-withvault:
 	@$(call first,withvault,the test bed: about 2 minutes)
 	cd test/integration && go build -o $(CURDIR)/$(BIN)/withvault ./cmd/withvault
+build-oracle:
+	@$(call first,oracle.test,consul-template and the tests that compare with it: about 2 minutes)
+	cd test/oracle && go test -c -o $(CURDIR)/$(BIN)/oracle.test .
 build-crash:
 	@$(call first,crash,the crash test: about 2 minutes)
 	cd test/integration && go build -o $(CURDIR)/$(BIN)/crash ./cmd/crash
@@ -130,7 +138,7 @@ build-client:
 	cd test/integration && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/client ./cmd/client
 build-contract:
 	go test -c -o $(BIN)/podwatch.test ./internal/podwatch
-build-images: build-provider build-kubernetes build-cluster build-client build-contract
+build-images: build-provider build-webhook build-kubernetes build-cluster build-client build-contract
 	@rm -rf build/charts && mkdir -p build/charts && cp -r --no-preserve=mode "$$(cd test/cluster && go list -m -f '{{.Dir}}' sigs.k8s.io/secrets-store-csi-driver)/charts/secrets-store-csi-driver" build/charts/
 	$(BIN)/images
 build-cluster-demo:

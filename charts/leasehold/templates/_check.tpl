@@ -66,6 +66,29 @@
 {{- end -}}
 {{- end -}}
 
+{{- if .Values.webhook.enabled -}}
+{{- if lt (include "leasehold.seconds" .Values.webhook.classGrace | int) 120 -}}
+{{- $faults = append $faults (printf "webhook.classGrace: %s must be at least 2m" .Values.webhook.classGrace) -}}
+{{- end -}}
+{{- if lt (include "leasehold.seconds" .Values.webhook.certificateLife | int) 60 -}}
+{{- $faults = append $faults (printf "webhook.certificateLife: %s must be at least 1m" .Values.webhook.certificateLife) -}}
+{{- end -}}
+{{- $flags := include "leasehold.webhook.flags" . | fromYaml -}}
+{{- range .Values.webhook.extraArgs -}}
+{{- $flag := regexFind "[a-z][a-z0-9-]*" . -}}
+{{- if hasKey $flags $flag -}}
+{{- $faults = append $faults (printf "webhook.extraArgs: %s belongs to the chart; %s" . (get $flags $flag)) -}}
+{{- end -}}
+{{- end -}}
+{{- $selector := include "leasehold.webhook.selector" . | fromYaml -}}
+{{- range $label, $_ := .Values.webhook.podLabels -}}
+{{- if hasKey $selector $label -}}
+{{- $faults = append $faults (printf
+  "webhook.podLabels: %s is how the chart knows its pods; choose another label" $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- if $faults -}}
 {{- fail (printf "\n\nThese values need mending:\n  * %s\n" (join "\n  * " $faults)) -}}
 {{- end -}}
@@ -99,4 +122,37 @@ vault-tls-client-key: set vault.tls.clientSecret
 vault-tls-server-name: set vault.tls.serverName
 vault-tls-skip-verify: set vault.tls.skipVerify
 version: the provider would print its version and end
+{{- end }}
+
+{{/* The same for the webhook. */}}
+{{- define "leasehold.webhook.flags" -}}
+allow-proxy: set webhook.allowProxy
+allow-skip-tls-verify: set vault.allowSkipTLSVerify
+allowed-vault-addrs: set vault.allowedAddresses
+certificate-life: set webhook.certificateLife
+class-grace: set webhook.classGrace
+default-audience: set vault.audience
+default-role: set webhook.defaultRole
+default-template: set webhook.defaultTemplate
+drain: the pod's time to end is made for it
+http-addr: the probes use :8080
+https-addr: the Service uses :9443
+identity: Kubernetes sets it, by POD_NAME
+impossible: set webhook.impossible
+kubeconfig: the webhook uses its service account
+lease: the Lease is the chart's
+log-format: set webhook.logFormat
+log-level: set webhook.logLevel
+mutating-configuration: the configuration is the chart's
+namespace: Kubernetes sets it, by POD_NAMESPACE
+permissions: set webhook.permissions
+provider-name: set provider.name
+secret: the Secret is the chart's
+service: the Service is the chart's
+tls-dir: set vault.tlsDir
+validating-configuration: the configuration is the chart's
+vault-addr: set vault.address
+vault-mount: set vault.authPath
+vault-namespace: set vault.namespace
+version: the webhook would print its version and end
 {{- end }}

@@ -25,6 +25,26 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* The name of what belongs to the webhook, and of the objects that it shares with its replicas. */}}
+{{- define "leasehold.webhook.name" -}}
+{{- include "leasehold.fullname" . }}-webhook
+{{- end }}
+
+{{/* The labels that tell the webhook's pods. They can never change: a Deployment's selector is immutable. */}}
+{{- define "leasehold.webhook.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: webhook
+{{- end }}
+
+{{/* The labels of every object of the webhook. */}}
+{{- define "leasehold.webhook.labels" -}}
+{{ include "leasehold.webhook.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
 {{/* How many seconds a duration such as 1m40s has. Templates can read one only by adding it to a time. What is no
 duration has 0. */}}
 {{- define "leasehold.seconds" -}}

@@ -10,6 +10,14 @@ What it holds for the pods of a node, asked of the provider's pod there:
   kubectl -n {{ .root.Release.Namespace }} exec POD -- /provider status
   {{- if ne .root.Values.provider.name "vault" }} -provider-name={{ .root.Values.provider.name }}{{ end }}
   {{- if ne .root.Values.stateDir "/run/leasehold" }} -state-dir={{ .root.Values.stateDir }}{{ end }}
+{{- if .root.Values.webhook.enabled }}
+
+Pods that are annotated for Vault's sidecar injector get their secrets from Leasehold as well:
+
+  kubectl -n {{ .root.Release.Namespace }} rollout status deployment/{{ include "leasehold.webhook.name" .root }}
+
+Annotations belong on the pods: in a Deployment under spec.template.metadata. On the Deployment itself they do nothing.
+{{- end }}
 {{- if .advice }}
 
 To do:

@@ -16,6 +16,9 @@ const (
 // Provider is the provider's image of a version, as the chart calls it.
 func Provider(version string) string { return "leasehold/provider:" + version }
 
+// Webhook is the webhook's image of a version, as the chart calls it.
+func Webhook(version string) string { return "leasehold/webhook:" + version }
+
 // AppVersion returns the appVersion that a Chart.yaml states.
 func AppVersion(chart string) (string, error) {
 	file, err := os.Open(chart)

@@ -265,6 +265,7 @@ func (n *Node) environment() (map[string]string, error) {
 		"PGDATABASE":         "postgres",
 		"E2E_APP_IMAGE":      image.App,
 		"E2E_PROVIDER_IMAGE": image.Provider(version),
+		"E2E_WEBHOOK_IMAGE":  image.Webhook(version),
 		"E2E_DRIVER_CHART":   n.place.Chart(),
 		"E2E_NODE":           self + " node",
 		"E2E_VAULT_AUDIT":    n.vault.AuditFile,

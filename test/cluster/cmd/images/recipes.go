@@ -37,6 +37,7 @@ var recipes = []recipe{
 	{"registrar", registrar},
 	{"livenessprobe", livenessprobe},
 	{"provider", provider},
+	{"webhook", webhook},
 	{"app", app},
 }
 
@@ -87,18 +88,39 @@ func provider(_ context.Context, from parts) (*image.Image, error) {
 		return nil, err
 	}
 	i.User = "0" // only root may write into the volumes of pods
-	i.Labels = map[string]string{
-		"org.opencontainers.image.title":       "leasehold-provider",
-		"org.opencontainers.image.description": "Credentials from Vault for pods, through the Secrets Store CSI driver",
-		"org.opencontainers.image.version":     version,
-		"org.opencontainers.image.licenses":    "Apache-2.0",
-	}
+	i.Labels = labels("leasehold-provider", "Credentials from Vault for pods, through the Secrets Store CSI driver", version)
 	authorities, err := first("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 	if err != nil {
 		return nil, err
 	}
 	i.File("/etc/ssl/certs/ca-certificates.crt", authorities)
 	return i, nil
+}
+
+// webhook is the product's other image. It holds the program and nothing else: whom it talks to, Kubernetes tells it by
+// files.
+func webhook(_ context.Context, from parts) (*image.Image, error) {
+	version, err := image.AppVersion(from.chart)
+	if err != nil {
+		return nil, err
+	}
+	i, err := single(image.Webhook(version), filepath.Join(from.bin, "webhook"), "/webhook")
+	if err != nil {
+		return nil, err
+	}
+	i.User = "65532" // nobody's: it writes no file
+	i.Labels = labels("leasehold-webhook", "Lets pods that are annotated for Vault's sidecar injector work without their sidecar", version)
+	return i, nil
+}
+
+// labels are those of an image of the product.
+func labels(title, description, version string) map[string]string {
+	return map[string]string{
+		"org.opencontainers.image.title":       title,
+		"org.opencontainers.image.description": description,
+		"org.opencontainers.image.version":     version,
+		"org.opencontainers.image.licenses":    "Apache-2.0",
+	}
 }
 
 // app is what the pods of the demo and the end-to-end suite run: all of busybox, psql, and the client that lives on its

@@ -1,0 +1,67 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"leasehold/internal/observe"
+)
+
+// Server answers the API server over TLS.
+type Server struct {
+	handler      http.Handler
+	certificates *Certificates
+	drain        time.Duration
+	log          *slog.Logger
+}
+
+// stopTimeout is how long the admissions at work may take at the end: more than the API server waits for one.
+const stopTimeout = 15 * time.Second
+
+// NewServer returns a server of a handler. At its end it serves on for the time of drain: that long it may take until the
+// API server has heard that it is to call another replica.
+func NewServer(handler http.Handler, certificates *Certificates, drain time.Duration, log *slog.Logger) (*Server, error) {
+	if handler == nil || certificates == nil || log == nil || drain < 0 {
+		return nil, errors.New("the server needs a handler, certificates and a logger")
+	}
+	return &Server{handler: handler, certificates: certificates, drain: drain, log: log}, nil
+}
+
+// Serve answers what comes in at l until ctx ends, then for the time of drain, and then until what is at work is done.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler:           s.handler,
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificates.GetCertificate},
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute, // longer than the API server keeps a connection that it does not use
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.ServeTLS(l, "", "") }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve at %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	s.log.Info("ending: still serving, until the API server calls others", "drain", s.drain)
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve at %s: %w", l.Addr(), err)
+	case <-time.After(s.drain):
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := server.Shutdown(limited); err != nil {
+		s.log.Warn("admissions were cut off at the end", observe.KeyError, err)
+		return server.Close()
+	}
+	return nil
+}
