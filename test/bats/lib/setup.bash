@@ -4,7 +4,7 @@
 # check_environment reports everything that is missing at once.
 check_environment() {
 	local name missing=()
-	for name in KUBECONFIG KUBERNETES_API VAULT_ADDR VAULT_TOKEN PGHOST PGUSER PGPASSWORD E2E_APP_IMAGE E2E_PROVIDER_IMAGE; do
+	for name in KUBECONFIG KUBERNETES_API VAULT_ADDR VAULT_TOKEN PGHOST PGUSER PGPASSWORD E2E_APP_IMAGE E2E_PROVIDER_IMAGE E2E_WEBHOOK_IMAGE; do
 		[[ -n ${!name:-} ]] || missing+=("the variable $name")
 	done
 	for name in bats curl helm jq kubectl openssl psql; do

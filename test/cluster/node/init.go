@@ -122,6 +122,9 @@ func network() error {
 		"link add " + bridge + " address 0a:58:0a:f4:00:01 type bridge",
 		"addr add " + address + "/24 dev " + bridge,
 		"link set " + bridge + " up",
+		// The node itself calls services, too: the API server its webhooks. Their addresses are translated behind the routing,
+		// and what has no route never gets there.
+		"route add " + services + " dev " + bridge,
 	} {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil { //nolint:noctx // ends at once
 			return fmt.Errorf("ip %s: %w: %s", line, err, strings.TrimSpace(string(out)))
