@@ -38,7 +38,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	metrics := observe.NewWebhookMetrics(observe.Version(), certificates.End)
-	namespaces := webhook.NewNamespaces(api)
+	namespaces := webhook.NewNamespaces(api, log)
 	renderer := render.New()
 	c.Policy.CheckTemplate, c.Operator.CheckTemplate = renderer.Check, renderer.Check
 	handler, err := webhook.NewHandler(webhook.Config{

@@ -23,7 +23,7 @@ import (
 	"leasehold/internal/webhook/webhooktest"
 )
 
-const patience = 20 * time.Second // for what must happen; nothing waits so long when it does
+const patience = time.Minute // for what must happen; nothing waits so long when it does
 
 const (
 	mutateAt = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/leasehold-webhook"

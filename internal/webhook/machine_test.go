@@ -112,7 +112,7 @@ func (m *machine) logger() *slog.Logger {
 func (m *machine) handler() http.Handler {
 	m.t.Helper()
 	h, err := NewHandler(Config{
-		API: m.api, Namespaces: NewNamespaces(m.api), Policy: m.policy, Operator: m.policy.operator(), Grace: grace, Log: m.logger(),
+		API: m.api, Namespaces: NewNamespaces(m.api, m.logger()), Policy: m.policy, Operator: m.policy.operator(), Grace: grace, Log: m.logger(),
 		Admitted: func(what, outcome string, _ time.Duration) {
 			m.mu.Lock()
 			defer m.mu.Unlock()

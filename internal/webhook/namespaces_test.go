@@ -9,7 +9,7 @@ import (
 // What a namespace says is known without a request once all have been listed, and changes are heard of.
 func TestNamespacesAreFollowed(t *testing.T) {
 	m := newNetwork(t)
-	n := NewNamespaces(m.api)
+	n := NewNamespaces(m.api, m.logger())
 	put := func(role string) {
 		m.server.Put(shopSpace, `{"kind": "Namespace", "apiVersion": "v1", "metadata": {"annotations":
 			{"vault.hashicorp.com/role": "`+role+`", "other.example/note": "long"}}}`)
@@ -27,7 +27,7 @@ func TestNamespacesAreFollowed(t *testing.T) {
 		t.Error("before the list: not the living object's")
 	}
 	stop := background(t, n.Run)
-	until(t, "all are listed", n.follow.HasSynced)
+	until(t, "all are listed", n.known.isListed)
 	put("second")
 	until(t, "the change is heard of", func() bool { return want("second") })
 	if got := m.server.Count("get namespaces"); got != 1 {
@@ -50,9 +50,9 @@ func TestNamespacesAreFollowed(t *testing.T) {
 func TestAnnotationsAreACopy(t *testing.T) {
 	m := newNetwork(t)
 	m.server.Put(shopSpace, `{"kind": "Namespace", "apiVersion": "v1", "metadata": {"annotations": {"vault.hashicorp.com/role": "a"}}}`)
-	n := NewNamespaces(m.api)
+	n := NewNamespaces(m.api, m.logger())
 	background(t, n.Run)
-	until(t, "all are listed", n.follow.HasSynced)
+	until(t, "all are listed", n.known.isListed)
 	for range 2 {
 		got, err := n.Annotations(t.Context(), "shop")
 		if err != nil || got[annotationPrefix+"role"] != "a" {
