@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"text/template"
 )
 
@@ -24,10 +25,10 @@ func failure(err error) error {
 	if known, ok := errors.AsType[fault](err); ok {
 		return fmt.Errorf("%s: %s", where, withFunction(function, string(known)))
 	}
-	for _, entry := range messages {
+	for _, entry := range messages() {
 		if match := entry.pattern.FindStringSubmatchIndex(message); match != nil {
 			text := entry.pattern.ExpandString(nil, entry.shown, message, match)
-			return fmt.Errorf("%s: %s", where, withFunction(function, string(text)))
+			return fmt.Errorf("%s: %s", where, withFunction(function, shortened(string(text))))
 		}
 	}
 	return fmt.Errorf("%s: %s", where, withFunction(function, "it cannot be executed with the values that there are"))
@@ -71,14 +72,15 @@ func locate(err error) (where, message string) {
 }
 
 // messages are the errors of text/template that are shown, and what of them: names that stand in the template, and types.
-var messages = func() []struct {
+// They are compiled when the first one is needed.
+var messages = sync.OnceValue(func() []struct {
 	pattern *regexp.Regexp
 	shown   string
 } {
 	const (
-		name   = `([\pL\pN_]{1,100})`
-		kind   = `([\pL\pN_.*{}\[\] ]{1,100})`
-		number = `(\d{1,6})`
+		name   = `([\pL\pN_]+)`
+		kind   = `([\pL\pN_.*{}\[\] ]+)`
+		number = `(\d+)`
 	)
 	var list []struct {
 		pattern *regexp.Regexp
@@ -137,4 +139,4 @@ var messages = func() []struct {
 		}{regexp.MustCompile(`^(?s:` + row[0] + `)$`), row[1]})
 	}
 	return list
-}()
+})

@@ -277,7 +277,7 @@ func TestUnreadSourceIsFound(t *testing.T) {
 // TestTemplateErrorsShowNoValue lets each expression that has a secret in it fail in each way.
 func TestTemplateErrorsShowNoValue(t *testing.T) {
 	answers := vault{
-		"dot": fmt.Sprintf(`{"s":%q,"m":{%q:%[1]q},"l":[%[1]q],"n":1234567890123456,"deep":{"s":{%[1]q:[%[1]q]}}}`, canary, canary),
+		"dot": fmt.Sprintf(`{"s":%q,"m":{%q:%[1]q},"l":[%[1]q],"n":1234567890123456,"f":12345678.5,"deep":{"s":{%[1]q:[%[1]q]}}}`, canary, canary),
 		"kv":  fmt.Sprintf(`{"data":{"s":%q}}`, canary),
 	}
 	forms := []string{
@@ -297,7 +297,7 @@ func TestTemplateErrorsShowNoValue(t *testing.T) {
 		`{{ sprig_toDecimal A | index A }}`, `{{ sprig_decryptAES A A }}`, `{{ sprig_dig A A A }}`, `{{ sprig_chunk 0 A }}`, `{{ sprig_get A A }}`, `{{ sprig_merge A A }}`, `{{ sprig_slice A 1 2 3 }}`,
 		`{{ printf A 1 | parseInt }}`, `{{ printf "%*d" A 1 | parseInt }}`, `{{ printf 1 A }}`, `{{ range printf "%s" A }}{{ end }}`, `{{ range 1 }}{{ printf "%1000000000s" A | parseInt }}{{ end }}`,
 		`{{ html A | parseInt }}`, `{{ urlquery A | len 1 }}`, `{{ not }}{{ A }}`, `{{ and }}{{ A }}`, `{{ or A A | index A }}`, `{{ if A }}{{ .x.y.z.w }}{{ end }}`, `{{ with A }}{{ .x.y.z }}{{ end }}`,
-		`{{ $x := A }}{{ $x.y.z }}`, `{{ $x := A }}{{ range $x }}{{ range . }}{{ .y }}{{ end }}{{ end }}`, `{{ nil | print A | parseInt }}`, `{{ A | parseInt }}`, `{{ sprig_list A | parseInt }}`,
+		`{{ $x := A }}{{ $x.y.z }}`, `{{ $x := A }}{{ range $x }}{{ range . }}{{ .y }}{{ end }}{{ end }}`, `{{ nil | print A | parseInt }}`, `{{ .Data.f.Int64 }}{{ A }}`, `{{ A | parseInt }}`, `{{ sprig_list A | parseInt }}`,
 	}
 	values := []string{`.Data.s`, `.Data.m`, `.Data.l`, `.Data.n`, `.Data.deep`, `.Data`, `.`, `(secret "kv")`, `(secret "kv").Data.data.s`, `(sprig_list .Data.s .)`, `(sprig_dict .Data.s .Data.l)`}
 	r := New()

@@ -19,7 +19,7 @@ type scale struct {
 }
 
 // weightOfValue is what a value takes beside the bytes of a text, in memory or printed: a pair of a map is two of them.
-const weightOfValue = 32
+const weightOfValue = 64
 
 func (s *scale) size() int { return s.nodes*weightOfValue + s.bytes }
 

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,38 +126,49 @@ func TestReplicasAgree(t *testing.T) {
 	}
 }
 
-// A replica that is slow does not put back a bundle that is older than the other's.
+// A replica that is slow does not put back a bundle that is older than the other's, wherever it was held up.
 func TestSlowReplicaPutsNothingBack(t *testing.T) {
-	m := newMachine(t)
-	slow, quick := m.certificates(life), m.certificates(life)
-	now := time.Now()
-	for _, c := range []*Certificates{slow, quick} {
-		if err := c.tend(t.Context(), now); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m.server.Put(adviseAt, strings.ReplaceAll(adviseText, "BUNDLE", base64.StdEncoding.EncodeToString([]byte("others'")))) // something to write
-	later := now.Add(2*life + time.Hour)
-	once := true
-	m.server.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-		if once && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/secrets/") {
-			once = false
-			// The slow one has read the configurations. Now the quick one renews everything.
-			if err := quick.tend(context.WithoutCancel(r.Context()), later); err != nil {
-				t.Errorf("quick: %v", err)
+	for name, heldUp := range map[string]func(*http.Request) bool{
+		"before it has read the Secret": func(r *http.Request) bool {
+			return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/secrets/")
+		},
+		"before it writes": func(r *http.Request) bool { return r.Method == http.MethodPatch },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			slow, quick := m.certificates(life), m.certificates(life)
+			now := time.Now()
+			for _, c := range []*Certificates{slow, quick} {
+				if err := c.tend(t.Context(), now); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		return false
-	})
-	_ = slow.tend(t.Context(), later)
-	newest, err := parseKeychain(secretData(t, m))
-	if err != nil || len(newest.authorities) != 2 {
-		t.Fatalf("got %d authorities (%v), want two", len(newest.authorities), err)
-	}
-	for _, bundle := range bundles(t, m) {
-		if !holds([]byte(bundle), newest.newest()) {
-			t.Error("the new authority is gone from a configuration")
-		}
+			// There is something to write.
+			m.server.Put(adviseAt, strings.ReplaceAll(adviseText, "BUNDLE", base64.StdEncoding.EncodeToString([]byte("others'"))))
+			once := true
+			m.server.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+				if once && heldUp(r) {
+					once = false
+					if err := quick.tend(context.WithoutCancel(r.Context()), now.Add(2*life+time.Hour)); err != nil {
+						t.Errorf("quick: %v", err)
+					}
+				}
+				return false
+			})
+			_ = slow.tend(t.Context(), now) // it may have been overtaken
+			if once {
+				t.Fatal("the slow one was not held up")
+			}
+			chain, err := parseKeychain(secretData(t, m))
+			if err != nil || len(chain.authorities) != 2 {
+				t.Fatalf("got %d authorities (%v), want two", len(chain.authorities), err)
+			}
+			for _, bundle := range bundles(t, m) {
+				if !holds([]byte(bundle), chain.newest()) {
+					t.Error("the new authority is gone from a configuration")
+				}
+			}
+		})
 	}
 }
 
@@ -184,6 +196,7 @@ func TestNoAdmissionFailsThroughRenewals(t *testing.T) {
 	const short = 10 * time.Minute // a life: an authority is renewed every 20 minutes
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
+		var mu sync.Mutex // guards random, which both replicas roll
 		random := rand.New(rand.NewPCG(1, 2))
 		replicas := []*Certificates{m.certificates(short), m.certificates(short)}
 		for _, c := range replicas {
@@ -192,7 +205,10 @@ func TestNoAdmissionFailsThroughRenewals(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		m.server.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-			if random.IntN(8) > 0 {
+			mu.Lock()
+			fails := random.IntN(8) == 0
+			mu.Unlock()
+			if !fails {
 				return false
 			}
 			webhooktest.Answer(w, 500, webhooktest.Failure(500, metav1.StatusReasonInternalError, "", "", "etcd is away"))

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,8 +12,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -79,7 +82,13 @@ func (n *Namespaces) list(ctx context.Context, options metav1.ListOptions) (runt
 
 func (n *Namespaces) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	options.Watch = true
-	return n.request(options).Watch(ctx)
+	stream, err := n.request(options).Watch(ctx)
+	if utilnet.IsConnectionRefused(err) || apierrors.IsTooManyRequests(err) {
+		// Of an API server that is not there, or too busy, the reflector would wait inside its watch, deaf to the end of ctx.
+		// So it is not told of which kind the error is.
+		err = errors.New(err.Error())
+	}
+	return stream, err
 }
 
 // Annotations returns the annotations of a namespace that have our prefix. One that is not known, for it is new or nobody
