@@ -183,15 +183,15 @@ func TestPathsOfTheAnswers(t *testing.T) {
 				t.Helper()
 				must(t, "put", row.put(ctx, row.mount, folder+"/"+key, map[string]any{"word": word}))
 			}
-			put("one", "the first")
-			put("two", "the other")
+			put("one", "canary-of-a-template-4f1c")
+			put("two", "canary-of-another-81ab")
 			trouble := startTrouble(t)
 			p := startProvider(t, bed.ProviderOptions{VaultAddress: trouble.Address})
 			text := strings.ReplaceAll(row.template, "FOLDER", folder)
 			parameters := class(name, templated("all", text))
 			v := newVolume(t, p, parameters)
 			versions := mustMount(t, v)
-			first := map[string]string{"all": "one=the first;two=the other;"}
+			first := map[string]string{"all": "one=canary-of-a-template-4f1c;two=canary-of-another-81ab;"}
 			wantFiles(t, files(t, v), first)
 			want := map[string]int{"POST " + loginPath: 1}
 			for _, request := range row.requests(folder) {
@@ -207,7 +207,7 @@ func TestPathsOfTheAnswers(t *testing.T) {
 			put("three", "the third")
 			eventually(t, "the file follows", func(context.Context) error {
 				mustMount(t, v)
-				if got := files(t, v)["all"]; got != "one=the first, changed;three=the third;two=the other;" {
+				if got := files(t, v)["all"]; got != "one=the first, changed;three=the third;two=canary-of-another-81ab;" {
 					return errors.New("it shows something else")
 				}
 				return nil
