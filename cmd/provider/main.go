@@ -31,7 +31,7 @@ func main() {
 		}
 		os.Exit(2)
 	case c.ShowVersion:
-		fmt.Println("leasehold provider", version())
+		fmt.Println("leasehold provider", observe.Version())
 		return
 	}
 	log, err := observe.NewLogger(os.Stderr, c.LogLevel, c.LogFormat)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"leasehold/internal/observe"
 )
 
 // asProvider makes this test's binary the provider itself: a process of its own, with main, signals and exit code.
@@ -43,7 +45,7 @@ func TestCommandLine(t *testing.T) {
 		stdout string
 		stderr string // a part of it; "" for nothing at all
 	}{
-		{flags: "-version", stdout: "leasehold provider " + version() + "\n"},
+		{flags: "-version", stdout: "leasehold provider " + observe.Version() + "\n"},
 		{flags: "-help", stderr: "Usage of provider:"},
 		{flags: "-log-format=xml extra", status: 2, stderr: "provider: these settings need mending (see -help):\n" +
 			"  * unexpected arguments: [\"extra\"]\n  * -log-format: \"xml\" is neither json nor text\n"},

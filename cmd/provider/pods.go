@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"leasehold/internal/lease"
+	"leasehold/internal/observe"
 	"leasehold/internal/podwatch"
 	"leasehold/internal/redact"
 	"leasehold/internal/spec"
@@ -28,7 +29,7 @@ func newPods(c config, log *slog.Logger, changed func()) (pods, error) {
 	if err != nil {
 		return pods{}, err
 	}
-	access.UserAgent = "leasehold/" + version()
+	access.UserAgent = "leasehold/" + observe.Version()
 	watch, err := podwatch.New(podwatch.Config{REST: access, Node: c.NodeName, Log: log, Changed: changed})
 	return pods{watch}, err
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -33,10 +32,10 @@ const (
 func run(ctx context.Context, c config, log *slog.Logger) error {
 	var keeper *lease.Keeper
 	var standby atomic.Bool
-	metrics := observe.NewMetrics(version(), func() observe.Held { return heldOf(volumesOf(keeper.Status())) }, standby.Load)
+	metrics := observe.NewMetrics(observe.Version(), func() observe.Held { return heldOf(volumesOf(keeper.Status())) }, standby.Load)
 
 	client.ClearEnvironment()
-	c.Client.UserAgent = "leasehold/" + version()
+	c.Client.UserAgent = "leasehold/" + observe.Version()
 	c.Client.Allowed = c.Operator.AddressAllowed
 	c.Client.Observe = metrics.VaultRequest
 	pool, err := client.NewPool(c.Client)
@@ -73,7 +72,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 		Operator:     c.Operator,
 		MountTimeout: c.MountTimeout,
 		StopTimeout:  stopTimeout,
-		Version:      version(),
+		Version:      observe.Version(),
 		Log:          log,
 		Mounted:      metrics.Mount,
 	}
@@ -99,7 +98,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	if err := i.arrive(); err != nil {
 		return errors.Join(err, web.Close())
 	}
-	log.Info("leasehold provider", "version", version(), "name", c.ProviderName, "node", c.NodeName, "http", web.Addr().String(),
+	log.Info("leasehold provider", "version", observe.Version(), "name", c.ProviderName, "node", c.NodeName, "http", web.Addr().String(),
 		"journal", journalDir(c.StateDir, c.ProviderName), "publish", c.Publish, "token_requests", c.TokenRequests,
 		observe.KeyVault, c.Operator.Vault.Address, "namespace", c.Operator.Vault.Namespace, "mount", c.Operator.Vault.AuthPath,
 		"audience", c.Operator.Vault.Audience, "allowed_vault_addrs", c.Operator.Addresses, "tls_dir", c.Operator.TLSDirectory)
@@ -159,25 +158,4 @@ func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) error 
 		return fmt.Errorf("serve at %s: %w", l.Addr(), err)
 	}
 	return nil
-}
-
-// version is what the build knows of itself: the module's version, or the commit that it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	revision, modified := "devel", ""
-	for _, setting := range info.Settings {
-		switch {
-		case setting.Key == "vcs.revision" && len(setting.Value) >= 12:
-			revision = setting.Value[:12]
-		case setting.Key == "vcs.modified" && setting.Value == "true":
-			modified = "+changes"
-		}
-	}
-	return revision + modified
 }

@@ -155,7 +155,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("/readyz: got %d %q, want %d", status, body, ready)
 	}
 	status, figures := get(t, r.web+"/metrics")
-	if version := "leasehold_build_info{version=" + strconv.Quote(version()) + "} 1"; status != http.StatusOK ||
+	if version := "leasehold_build_info{version=" + strconv.Quote(observe.Version()) + "} 1"; status != http.StatusOK ||
 		!strings.Contains(figures, version) || !strings.Contains(figures, "\nleasehold_volumes 0\n") {
 		t.Errorf("/metrics: got %d, want 200 with %s and no volumes", status, version)
 	}

@@ -87,15 +87,16 @@ func nearest(word string, candidates []string) string {
 		if len(candidate) > len(word)+limit || len(word) > len(candidate)+limit {
 			continue // each letter more is an error: no need to compare, and a tenant's word may be long
 		}
-		if d := distance(strings.ToLower(word), strings.ToLower(candidate)); d <= limit {
+		if d := Distance(strings.ToLower(word), strings.ToLower(candidate)); d <= limit {
 			best, limit = candidate, d-1
 		}
 	}
 	return best
 }
 
-// distance counts the typing errors between two words (optimal string alignment).
-func distance(a, b string) int {
+// Distance counts the typing errors between two words (optimal string alignment): letters too many, too few or wrong, or
+// swapped with their neighbour. It takes time and memory by the product of their lengths.
+func Distance(a, b string) int {
 	before, last, current := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
 		last[j] = j
