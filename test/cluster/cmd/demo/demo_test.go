@@ -379,3 +379,64 @@ func TestEpilogue(t *testing.T) {
 		}
 	}
 }
+
+// The annotated pods and what the program tells of them must fit together.
+func TestAnnotated(t *testing.T) {
+	object := documents(t, "billing.yaml")[0]
+	if got, _ := at(t, object, "spec", "replicas").(float64); got != billingPods {
+		t.Errorf("there are %g replicas, want %d", got, billingPods)
+	}
+	annotations := at(t, object, "spec", "template", "metadata", "annotations")
+	if got := at(t, annotations, "vault.hashicorp.com/role"); got != billing {
+		t.Errorf("the pods name the role %q, want %q", got, billing)
+	}
+	if got := at(t, annotations, "vault.hashicorp.com/agent-inject-secret-db"); got != billingPath {
+		t.Errorf("the pods ask for %q, want %q", got, billingPath)
+	}
+	if template, _ := at(t, annotations, "vault.hashicorp.com/agent-inject-template-db").(string); !strings.Contains(template, `"`+billingPath+`"`) {
+		t.Errorf("the template reads another path than %s: %s", billingPath, template)
+	}
+	if len(billing) > 8 {
+		t.Errorf("Vault would cut %q in the names of users", billing)
+	}
+	if billingLife >= billingMost || billingMost >= 2*billingLife {
+		t.Errorf("leases of %s and at most %s: want the first renewal to be the last", billingLife, billingMost)
+	}
+}
+
+func TestBills(t *testing.T) {
+	pods := []string{"a", "b"}
+	const one, other = "[pod/a/billing] v-1|3\n", "[pod/b/billing] v-2|3\n"
+	users, err := bills(one+other, pods)
+	if err != nil || users["a"] != "v-1" || users["b"] != "v-2" {
+		t.Errorf("got %q, %v", users, err)
+	}
+	if n := others(users, map[string]string{"a": "v-1", "b": "v-3"}); n != 1 {
+		t.Errorf("%d pods have another user, want 1", n)
+	}
+	for log, says := range map[string]string{
+		one:                                   "b has said nothing",
+		one + "[pod/b/billing] v-1|3\n":       "are one user",
+		one + "[pod/b/billing] v-2|2\n":       "want its user and 3 orders",
+		one + "[pod/b/billing] psql: error\n": "want its user and 3 orders",
+	} {
+		if _, err := bills(log, pods); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: got error %v, want one with %q", log, err, says)
+		}
+	}
+}
+
+func TestAnswered(t *testing.T) {
+	if n, err := answered("v-1|3\nv-2|3\n"); err != nil || n != 2 {
+		t.Errorf("got %d, %v, want 2", n, err)
+	}
+	for log, says := range map[string]string{
+		"":                              "said nothing",
+		"v-1|3\npsql: error: no user\n": "psql: error: no user",
+		"v-1|2\n":                       "v-1|2",
+	} {
+		if _, err := answered(log); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: got error %v, want one with %q", log, err, says)
+		}
+	}
+}

@@ -21,12 +21,15 @@ func (s *story) former(ctx context.Context) (bool, error) {
 
 // users counts those that Vault has made for the shop, whoever they are for.
 func (s *story) users(ctx context.Context) (int, error) {
-	carts, err := facts.Users(ctx, s.postgres, facts.DatabaseRole)
-	if err != nil {
-		return 0, err
+	n := 0
+	for _, role := range []string{facts.DatabaseRole, brief, billing} {
+		users, err := facts.Users(ctx, s.postgres, role)
+		if err != nil {
+			return 0, err
+		}
+		n += len(users)
 	}
-	checkouts, err := facts.Users(ctx, s.postgres, brief)
-	return len(carts) + len(checkouts), err
+	return n, nil
 }
 
 // clear ends what an earlier demo left, so that whoever looks at PostgreSQL sees this demo's users alone. That has its time
@@ -54,7 +57,7 @@ func (s *story) clear(ctx context.Context, text *page.Sheet) error {
 	}
 	// Users without a pod: somebody who looked around has asked Vault for them, or took Leasehold's journal away.
 	text.Now("users without a pod are revoked")
-	for _, path := range []string{facts.CredsPath, briefPath} {
+	for _, path := range []string{facts.CredsPath, briefPath, billingPath} {
 		if err := s.vault.Client.Sys().RevokePrefixWithContext(ctx, path); err != nil {
 			return fmt.Errorf("revoke the leases of an earlier demo: %w", err)
 		}

@@ -1,6 +1,6 @@
 // Command demo shows on a real cluster what Leasehold does: two pods of one Deployment query PostgreSQL, each as a database
-// user of its own; another one's user is replaced while it queries; and a pod is deleted, and its user is gone. What it tells,
-// it has verified: it fails if anything is not so. It runs inside the cluster of test/cluster and leaves everything there, for
+// user of its own; another one's user is replaced while it queries; a pod is deleted, and its user is gone; and five pods that are written for Vault's sidecar
+// injector are served without one. What it tells, it has verified: it fails if anything is not so. It runs inside the cluster of test/cluster and leaves everything there, for
 // whoever wants to look around.
 package main
 
@@ -18,7 +18,8 @@ import (
 )
 
 const usage = `Plays the story of Leasehold on a real cluster: two pods mount one SecretProviderClass, and each gets
-a database user of its own, which is replaced in time and ends with its pod.
+a database user of its own, which is replaced in time and ends with its pod. Then five more do,
+annotated as for Vault's sidecar injector.
 
     make demo            builds what is missing, starts the cluster, and runs this
     build/bin/cluster exec -- build/bin/cluster-demo

@@ -13,8 +13,7 @@ import (
 	"leasehold/test/integration/page"
 )
 
-// The credentials of the pod shop/checkout end within seconds, so that the story can wait for it. Auth role, policy and
-// database role have one name.
+// The credentials of the pod shop/checkout end within seconds, so that the story can wait for it.
 const (
 	brief     = "db-brief"
 	briefPath = "database/creds/" + brief
@@ -25,7 +24,7 @@ const (
 )
 
 func (s *story) rotate(ctx context.Context, text *page.Sheet) error {
-	if err := s.allowBrief(ctx); err != nil {
+	if err := s.allow(ctx, brief, "checkout", briefLife, briefMost); err != nil {
 		return err
 	}
 	text.Line("database/roles/" + brief)
@@ -115,25 +114,29 @@ func (s *story) rotate(ctx context.Context, text *page.Sheet) error {
 	return nil
 }
 
-// allowBrief writes into Vault what the pod shop/checkout may have.
-func (s *story) allowBrief(ctx context.Context) error {
-	err := s.vault.Write(ctx, "database/roles/"+brief, map[string]any{
-		"db_name":             "postgres",
-		"creation_statements": []string{`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`},
-		"default_ttl":         int(briefLife.Seconds()),
-		"max_ttl":             int(briefMost.Seconds()),
+// allow writes into Vault that the pods of a service account of the shop may have users which live so long. Auth role, policy
+// and database role have one name.
+func (s *story) allow(ctx context.Context, role, account string, life, most time.Duration) error {
+	err := s.vault.Write(ctx, "database/roles/"+role, map[string]any{
+		"db_name": "postgres",
+		"creation_statements": []string{
+			`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`,
+			`GRANT SELECT ON orders TO "{{name}}"`,
+		},
+		"default_ttl": int(life.Seconds()),
+		"max_ttl":     int(most.Seconds()),
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.vault.Policy(ctx, brief, `path "`+briefPath+`" { capabilities = ["read"] }`); err != nil {
+	if err := s.vault.Policy(ctx, role, `path "database/creds/`+role+`" { capabilities = ["read"] }`); err != nil {
 		return err
 	}
-	return s.vault.Write(ctx, "auth/kubernetes/role/"+brief, map[string]any{
-		"bound_service_account_names":      []string{"checkout"},
+	return s.vault.Write(ctx, "auth/kubernetes/role/"+role, map[string]any{
+		"bound_service_account_names":      []string{account},
 		"bound_service_account_namespaces": []string{"shop"},
 		"audience":                         "vault",
-		"token_policies":                   []string{brief},
+		"token_policies":                   []string{role},
 		"token_ttl":                        int(facts.Life.Seconds()),
 	})
 }

@@ -17,8 +17,9 @@ var places = []struct{ name, command string }{
 	{"events and objects", "kubectl get events,secretproviderclasspodstatuses -A --output=yaml"},
 	{"descriptions", "kubectl describe pods,secretproviderclasses,secretproviderclasspodstatuses -n shop; " +
 		"kubectl describe pods -n leasehold-system"},
-	{"Leasehold's log", "kubectl logs -n leasehold-system --selector app.kubernetes.io/component=provider --tail=-1"},
-	{"Leasehold's status", status + " -o json"},
+	{"the provider's log", "kubectl logs -n leasehold-system --selector app.kubernetes.io/component=provider --tail=-1"},
+	{"the webhook's log", "kubectl logs -n leasehold-system --selector app.kubernetes.io/component=webhook --tail=-1"},
+	{"the provider's status", status + " -o json"},
 	{"the driver's log", "kubectl logs -n kube-system --selector app=secrets-store-csi-driver --all-containers --tail=-1"},
 	{"the pods' logs", "kubectl logs -n shop --selector app --tail=-1"},
 }

@@ -157,8 +157,10 @@ func (s *story) install(ctx context.Context, text *page.Sheet) error {
 		"kubectl create configmap vault-ca -n leasehold-system --from-file=ca.crt=$VAULT_CACERT \\\n" +
 			"  --dry-run=client --output=yaml | kubectl apply -f -",
 		"helm upgrade --install leasehold " + chart + " -n leasehold-system \\\n" +
-			"  --set vault.address=$VAULT_ADDR --set vault.tls.caConfigMap.name=vault-ca --wait",
+			"  --set vault.address=$VAULT_ADDR --set vault.tls.caConfigMap.name=vault-ca \\\n" +
+			"  --set webhook.enabled=true --wait",
 		"kubectl rollout status daemonset/leasehold-provider -n leasehold-system --timeout=60s",
+		"kubectl rollout status deployment/leasehold-webhook -n leasehold-system --timeout=60s",
 	} {
 		if err := show(ctx, text, command); err != nil {
 			return err

@@ -27,6 +27,9 @@ type story struct {
 	reviewer string        // the token with which Vault asks the API server; a secret
 	pods     []string      // of the Deployment
 	logins   []facts.Login // what each pod's volume holds
+
+	billing []string          // the pods that are written for the injector
+	bills   map[string]string // the database user of each of them
 }
 
 // play tells the story. Everything still runs in the end.
@@ -76,7 +79,8 @@ func (s *story) setting() []part {
 		},
 		{
 			"Install Leasehold",
-			"One pod on each node. It has no privilege of its own in Vault: it logs in as the pod.",
+			"The provider, one pod on each node, has no privilege of its own in Vault: it logs in as the pod. The webhook reads " +
+				"the annotations that people have for Vault's sidecar injector.",
 			s.install,
 		},
 	}
@@ -124,6 +128,22 @@ func (s *story) shop() []part {
 			s.refuse,
 		},
 		{
+			"Deploy what is written for the sidecar injector",
+			"The webhook makes a class of the annotations, and a volume at /vault/secrets. Each pod runs its own container and " +
+				"no other.",
+			s.annotated,
+		},
+		{
+			"Let their credentials come to their end",
+			fmt.Sprintf("Each user lives for %s at most. The pods read the file anew before each query, and that is all they do.", billingMost),
+			s.rotateAll,
+		},
+		{
+			"Scale down",
+			"Four of the five pods end.",
+			s.scale,
+		},
+		{
 			"Search for secrets where none may be",
 			"Vault's audit log, raw in this demo, has every token and every password that there was.",
 			s.search,
@@ -159,6 +179,7 @@ var lookAround = [][2]string{
 	{"kubectl exec -n shop deployment/cart -- cat /db/db-user"},
 	{"kubectl logs -n shop checkout --follow"},
 	{"kubectl describe pod -n shop report"},
+	{"kubectl exec -n shop deployment/billing -- cat /vault/secrets/db"},
 	{status},
 	{"kubectl logs -n leasehold-system daemonset/leasehold-provider"},
 	{`psql -c '\du'`},
