@@ -64,8 +64,9 @@ over() {
 	echo "$at"
 }
 
-# tenant NAME [FILTER]: a client that querying tells of; its class is that of its name up to the last dash.
-tenant() { client "$1" "${1%-*}" '.metadata.labels.case = "release" | setting("EVERY"; "500ms") | '"${2:-.}"; }
+# tenant NAME [FILTER]: a client that querying tells of; its class is that of its name up to the last dash. There are many, and a
+# new connection costs: each queries every EVERY, or every other second.
+tenant() { client "$1" "${1%-*}" '.metadata.labels.case = "release" | setting("EVERY"; "'"${EVERY:-2s}"'") | '"${2:-.}"; }
 
 # remember POD...: notes each pod's database user, while it can still tell.
 remember() {
@@ -110,7 +111,7 @@ released() {
 	done
 	# Two that query on when they are told to end: one container for 8 s, and after it another one until it is killed.
 	for i in 1 2; do
-		tenant "re-grace-$i" '.spec.terminationGracePeriodSeconds = 20 | setting("LINGER"; "8s") |
+		EVERY=500ms tenant "re-grace-$i" '.spec.terminationGracePeriodSeconds = 20 | setting("LINGER"; "8s") |
 			.spec.containers += [.spec.containers[0] | .name = "last" |
 				.env |= map(if .name == "LINGER" then .value = "1h" else . end)]'
 	done
@@ -128,7 +129,7 @@ released() {
 	mapfile -t spaces < <(seq -f re-space-%g "$n")
 	NS=$GONE querying 60 "${spaces[@]}"
 	# What ends by itself is made last: it must be seen at work, too.
-	client_json re-done re-done '.metadata.labels.case = "release" | .spec.restartPolicy = "Never" | setting("LIFETIME"; "5s")' |
+	client_json re-done re-done '.metadata.labels.case = "release" | .spec.restartPolicy = "Never" | setting("EVERY"; "1s") | setting("LIFETIME"; "5s")' |
 		jq --argjson n "$n" '{apiVersion: "batch/v1", kind: "Job", metadata: {name: "re-done"}, spec: {completions: $n,
 			parallelism: $n, backoffLimit: 0, template: {metadata: {labels: .metadata.labels}, spec: .spec}}}' | create jobs
 	for ((i = 1; i <= n; i++)); do
