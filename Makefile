@@ -54,9 +54,11 @@ format: build-lint ## Format the Go code of every module
 	test/lint format
 
 ##@ Test it
-.PHONY: test unit-race contract oracle integration hammer crash chart e2e nogap release soak fuzz mutants lean
+.PHONY: test golden unit-race contract oracle integration hammer crash chart e2e nogap release soak fuzz mutants lean
 test: ## Everything that must hold, in order, with the seconds that each part took
 	test/run
+golden: ## What becomes of each of the injector's annotations: pairs of files, a pod in and a pod out; every row must have one
+	@cd internal/webhook && go test -count=1 -run '^TestGolden$$'
 unit-race: ## Unit tests under the race detector
 	CGO_ENABLED=1 go test -race ./...
 contract: build-vault build-withvault ## The same suite against the fake Vault and the real one: they must agree
@@ -87,12 +89,19 @@ mutants: build-vault build-provider build-withvault ## Break each invariant on p
 lean: ## What the product depends on: few modules, each with a reason, and no test machinery
 	test/lean
 
+##@ Measure it
+.PHONY: bench simulate
+bench: build-vault build-provider build-webhook build-kubernetes build-bench ## The figures of docs/performance.md and their targets; NAME=mount_again_ratio for one, FLAGS=-list
+	@$(BIN)/bench -name='$(NAME)' $(FLAGS)
+simulate: ## What reaches Vault in a second, from 10 nodes to 10,000, by the provider's own policy in virtual time
+	@cd internal/lease && SIMULATE=all go test -count=1 -timeout=0 -run '^TestSimulation$$'
+
 # first BINARY,WHAT: says what takes so long, while there is no such binary yet.
 first = [[ -e $(BIN)/$(1) ]] || echo "building $(2) the first time, with what it needs to fetch; seconds after that"
 
 ##@ Build it
-.PHONY: build image deployment build-provider build-webhook build-vault build-demo build-withvault build-oracle build-crash build-lint build-kubernetes build-helm build-cluster build-client build-contract build-images build-cluster-demo
-build: build-provider build-webhook build-vault build-demo build-withvault build-oracle build-crash build-lint build-images build-helm build-cluster-demo ## All binaries and images (go itself knows what is up to date)
+.PHONY: build image deployment build-provider build-webhook build-vault build-demo build-withvault build-oracle build-crash build-bench build-lint build-kubernetes build-helm build-cluster build-client build-contract build-images build-cluster-demo
+build: build-provider build-webhook build-vault build-demo build-withvault build-oracle build-crash build-bench build-lint build-images build-helm build-cluster-demo ## All binaries and images (go itself knows what is up to date)
 image: build-provider build-webhook ## The images, build/images/provider.tar and webhook.tar, for "docker load" or a registry
 	cd test/cluster && go build -ldflags="-s -w" -o $(CURDIR)/$(BIN)/ ./cmd/images
 	$(BIN)/images provider webhook
@@ -119,6 +128,9 @@ build-oracle:
 build-crash:
 	@$(call first,crash,the crash test: about 2 minutes)
 	cd test/integration && go build -o $(CURDIR)/$(BIN)/crash ./cmd/crash
+build-bench:
+	@$(call first,bench,the benchmarks: about 2 minutes)
+	cd test/bench && go build -o $(CURDIR)/$(BIN)/bench .
 build-lint:
 	@$(call first,golangci-lint,the linter: about 2 minutes)
 	cd tools && go build -trimpath -o $(CURDIR)/$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint

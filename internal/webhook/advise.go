@@ -86,10 +86,8 @@ func (h *handler) adviseWorkload(ctx context.Context, request *admissionv1.Admis
 		}
 	case err != nil:
 		return h.noAdvice(request, err)
-	default:
-		warnings = append(warnings, translation.Warnings...)
 	}
-	return advice(warnings)
+	return advice(append(warnings, translation.Warnings...))
 }
 
 // misplaced returns our keys, sorted, that are on the workload and not on its pods.

@@ -45,6 +45,10 @@ func TestAdviceForWorkloads(t *testing.T) {
 		"switched off":         {kind: "Deployment", pods: map[string]string{"agent-inject": "false", "agent-inject-secret-a": "kv/a"}},
 		"will be refused":      {kind: "Deployment", pods: without, want: []string{"pods of this Deployment will be refused: "}},
 		"refused in a CronJob": {kind: "CronJob", pods: without, want: []string{"pods of this CronJob will be refused: "}},
+		"will be refused, and warned": {
+			kind: "Deployment", pods: map[string]string{"agent-inject": "true", "agent-inject-secret-a": "kv/a", "rol": "app"},
+			want: []string{"pods of this Deployment will be refused: ", "vault.hashicorp.com/rol: unknown"},
+		},
 		"on the Deployment itself": {
 			kind: "Deployment", own: map[string]string{"agent-inject": "true", "role": "app"},
 			want: []string{"vault.hashicorp.com/agent-inject, vault.hashicorp.com/role: no effect on the Deployment itself: move it to spec.template.metadata.annotations"},

@@ -112,6 +112,9 @@ func (c *classes) ensure(ctx context.Context, namespace string, class Class) err
 		case err != nil:
 			return explainClass(err, p)
 		}
+		if live.DeletionTimestamp != nil { // with a finalizer, such as that of a deletion in the foreground
+			return fmt.Errorf("%s is just being deleted: once it is gone, it is made anew for the next pod", p)
+		}
 		if err := checkClass(live, class, p); err != nil {
 			return err
 		}

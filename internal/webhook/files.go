@@ -50,7 +50,7 @@ func (p Policy) files(w *wish, pod *corev1.Pod) []file {
 		}
 		for _, a := range s.details {
 			if !a.ofNamespace { // which is right for some pods, and for others about nothing
-				w.warn("%s: has no effect: %s", a, w.missing(s.raw))
+				w.warn("%s: has no effect: %s", a, later(func() string { return w.missing(s.raw) }))
 			}
 		}
 	}
@@ -81,6 +81,9 @@ func (w *wish) fileName(s *secret) (string, error) {
 		if slices.ContainsFunc(strings.Split(s.file.value, "/"), func(part string) bool { return strings.HasPrefix(part, "..") }) {
 			return "", errors.New(quote(s.file.value) + ` has a part that begins with "..": write a path below the directory of the ` +
 				"secrets without")
+		}
+		if len(s.file.value) > maxPath {
+			return "", errors.New(quote(s.file.value) + " is longer than " + strconv.Itoa(maxPath) + " bytes: shorten it")
 		}
 		name := strings.TrimPrefix(path.Clean("/"+s.file.value), "/")
 		if name == "" {
@@ -122,7 +125,7 @@ func (p Policy) object(w *wish, s *secret, pod *corev1.Pod) (spec.Object, bool) 
 		}
 	}
 	if s.templateFile.given {
-		w.impossible("%s: %s", s.templateFile.annotation, whyNoFile(s, pod))
+		w.impossible("%s: %s", s.templateFile.annotation, later(func() string { return whyNoFile(s, pod) }))
 	}
 	if !s.path.given {
 		return spec.Object{}, false

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -31,6 +32,11 @@ const (
 const (
 	// maxReview bounds a request. The API server's own bound of an object is 3 MiB, and an update brings two of them.
 	maxReview = 8 << 20
+
+	// maxAtWork is how many bytes of requests are decided about at a time. Reading and comparing objects takes some ten times
+	// their size, and the memory of a replica is limited: it must not end for a crowd of large pods. Ordinary ones have
+	// some KiB, so that hundreds of them have room.
+	maxAtWork = maxReview
 
 	// defaultTimeout is how long the API server waits if it does not say so, and margin how much sooner we answer, so that
 	// our reason is what the pod's author reads.
@@ -71,6 +77,7 @@ const (
 type handler struct {
 	Config
 	classes classes
+	room    *semaphore.Weighted // bytes of requests that are being decided about
 }
 
 // NewHandler checks the configuration and returns what answers the API server's admission reviews.
@@ -81,7 +88,9 @@ func NewHandler(c Config) (http.Handler, error) {
 	case c.Grace < MinGrace:
 		return nil, errors.New("admissions need a grace of at least " + MinGrace.String())
 	}
-	h := &handler{Config: c, classes: classes{api: c.API, grace: c.Grace, made: c.ClassMade}}
+	h := &handler{
+		Config: c, classes: classes{api: c.API, grace: c.Grace, made: c.ClassMade}, room: semaphore.NewWeighted(maxAtWork),
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+PathPods, h.review(whatPod, h.admitPod))
 	mux.HandleFunc("POST "+PathWorkloads, h.review(whatWorkload, h.adviseWorkload))
@@ -116,13 +125,23 @@ func fail(err error) verdict {
 func (h *handler) review(what string, decide func(context.Context, *admissionv1.AdmissionRequest) verdict) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		review, err := readReview(w, r)
+		ctx, cancel := context.WithTimeout(r.Context(), timeLimit(r))
+		defer cancel()
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
+		if err != nil {
+			http.Error(w, fmt.Sprintf("the review cannot be read: %v", err), http.StatusBadRequest)
+			return
+		}
+		if h.room.Acquire(ctx, int64(len(body))) != nil {
+			http.Error(w, "the webhook has too much to do: try again", http.StatusServiceUnavailable)
+			return
+		}
+		defer h.room.Release(int64(len(body)))
+		review, err := readReview(body)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), timeLimit(r))
-		defer cancel()
 		v := h.decide(ctx, what, review.Request, decide)
 		text, err := json.Marshal(answer(review.Request, v))
 		if err != nil {
@@ -149,11 +168,7 @@ func (h *handler) decide(
 	return decide(ctx, request)
 }
 
-func readReview(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionReview, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
-	if err != nil {
-		return nil, fmt.Errorf("the review cannot be read: %w", err)
-	}
+func readReview(body []byte) (*admissionv1.AdmissionReview, error) {
 	review := &admissionv1.AdmissionReview{}
 	// The error of the decoder may quote what it cannot read, so it is left out.
 	if json.Unmarshal(body, review) != nil || review.Kind != "AdmissionReview" ||

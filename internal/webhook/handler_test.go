@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -189,6 +190,16 @@ func TestPodIsLeftAloneOrDenied(t *testing.T) {
 	}
 }
 
+// Who is refused hears of everything else as well: otherwise the next try would bring it to light.
+func TestDenialHasItsWarnings(t *testing.T) {
+	m := newMachine(t)
+	pod := podText(map[string]string{"agent-inject": "true", "agent-inject-secret-a": "kv/a", "rol": "app"})
+	response := ask(t, m.handler(), PathPods, request("pods", "Pod", pod))
+	if response.Allowed || len(response.Warnings) != 1 || !strings.Contains(response.Warnings[0], "vault.hashicorp.com/rol: unknown") {
+		t.Errorf("got %+v, want it refused, with a warning about the key that is not known", response)
+	}
+}
+
 func TestNamespaceGivesDefaults(t *testing.T) {
 	m := newMachine(t)
 	m.server.Put(shopSpace, `{"kind": "Namespace", "apiVersion": "v1", "metadata": {"annotations":
@@ -255,7 +266,7 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 func TestPanicFailsAlone(t *testing.T) {
 	m := newMachine(t)
 	m.mayPanic = true
-	h := &handler{Config: Config{Log: m.logger(), Admitted: func(string, string, time.Duration) {}}}
+	h := &handler{Config: Config{Log: m.logger(), Admitted: func(string, string, time.Duration) {}}, room: semaphore.NewWeighted(maxAtWork)}
 	server := h.review(whatPod, func(context.Context, *admissionv1.AdmissionRequest) verdict { panic("s.very-secret") })
 	response := ask(t, server, PathPods, request("pods", "Pod", podText(introduction)))
 	if response.Allowed || !strings.Contains(response.Result.Message, "internal error") {

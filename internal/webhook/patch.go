@@ -148,12 +148,13 @@ func (w *wish) checkPod(pod *corev1.Pod) {
 			w.warn("%s: %s is an init container, and those see the secrets unless agent-pre-populate is false: take it off the list",
 				w.containersBy, quote(name))
 		default:
-			var names []string
-			for _, c := range pod.Spec.Containers {
-				names = append(names, c.Name)
-			}
-			w.warn("%s: the pod has no container %s: its containers are %s",
-				w.containersBy, quote(name), quote(strings.Join(names, ", ")))
+			w.warn("%s: the pod has no container %s: its containers are %s", w.containersBy, quote(name), later(func() string {
+				var names []string
+				for _, c := range pod.Spec.Containers {
+					names = append(names, c.Name)
+				}
+				return quote(strings.Join(names, ", "))
+			}))
 		}
 	}
 	if !sees {

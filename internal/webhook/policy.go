@@ -87,6 +87,12 @@ func (d Denial) Error() string {
 // maxFindings bounds what an author can make long, and what ends in events.
 const maxFindings = 100
 
+// later is a part of a finding that takes time to find out: only what is said is looked for.
+type later func() string
+
+// String implements fmt.Stringer.
+func (l later) String() string { return l() }
+
 // findings are what is to be said about a pod's annotations.
 type findings struct {
 	denials  Denial

@@ -36,7 +36,7 @@ func NewServer(handler http.Handler, certificates *Certificates, drain time.Dura
 // Serve answers what comes in at l until ctx ends, then for the time of drain, and then until what is at work is done.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
-		Handler:           s.handler,
+		Handler:           partingAfter(ctx, s.handler),
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificates.GetCertificate},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
@@ -64,4 +64,16 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return server.Close()
 	}
 	return nil
+}
+
+// partingAfter lets a handler's answers say, once ctx has ended, that their connection ends with them. Whoever is told takes a
+// new one for the next review, to another replica. A connection that is cut off without a word may just be taking up a
+// review, which then fails: the API server sends none twice.
+func partingAfter(ctx context.Context, handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ctx.Err() != nil {
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
 }

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// caller is the API server, with the authorities that its configuration has.
+// caller is the API server, with the authorities that its configuration has. As that one does, it keeps to HTTP/1.1, so that
+// connections are used one review at a time and many are kept.
 func caller(t *testing.T, m *machine, address string) *http.Client {
 	t.Helper()
 	roots := x509.NewCertPool()
@@ -22,8 +23,7 @@ func caller(t *testing.T, m *machine, address string) *http.Client {
 		t.Fatal("the configuration holds no authority")
 	}
 	transport := &http.Transport{
-		ForceAttemptHTTP2: true,
-		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: serviceHost, MinVersion: tls.VersionTLS12},
+		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: serviceHost, MinVersion: tls.VersionTLS12},
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		},
@@ -131,6 +131,39 @@ func TestServerDrains(t *testing.T) {
 	close(leave)
 	if err := <-slow; err != nil {
 		t.Errorf("what was at work: %v", err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("got %v at the end", err)
+	}
+}
+
+// While it drains, it takes leave of its clients: none of them keeps a connection that would be cut off at the end.
+func TestServerPartsFromItsClients(t *testing.T) {
+	m := newNetwork(t)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.RemoteAddr)
+	})
+	address, stop := serve(t, m, handler, time.Second)
+	client := caller(t, m, address)
+	from := func() string {
+		text, err := send(t, client, PathPods, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	first := from()
+	if again := from(); again != first {
+		t.Fatalf("got two connections, %s and %s, for two reviews: before the end one is kept", first, again)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	until(t, "it has heard that it is to end", func() bool { return strings.Contains(m.log.String(), "ending: still serving") })
+	if last := from(); last != first {
+		t.Errorf("the first review after that came over %s, want the connection that was kept, %s", last, first)
+	}
+	if next := from(); next == first {
+		t.Error("the connection was kept though the server is ending")
 	}
 	if err := <-ended; err != nil {
 		t.Errorf("got %v at the end", err)

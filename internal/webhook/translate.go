@@ -45,6 +45,9 @@ func (p Policy) Translate(pod *corev1.Pod, namespace map[string]string) (Transla
 		t.Skipped = why
 		return t, nil
 	}
+	if denial := beyond(pod); len(denial) > 0 {
+		return t, denial
+	}
 
 	f := &findings{lenient: p.Impossible == Warn}
 	w := readWish(collect(pod.Annotations, namespace), f)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -205,11 +206,21 @@ func TestDenial(t *testing.T) {
 	}
 }
 
+// TestFindingsAreSorted gives unknown keys to the pod and, between them, to its namespace.
+func TestFindingsAreSorted(t *testing.T) {
+	pod := annotated(map[string]string{"agent-inject-secret-a": "kv/a", "unknown-2": "", "unknown-4": "", "unknown-6": ""})
+	namespace := map[string]string{annotationPrefix + "unknown-1": "", annotationPrefix + "unknown-3": "", annotationPrefix + "unknown-5": ""}
+	translation, err := goldenPolicy{}.policy().Translate(pod, namespace)
+	if got := translation.Warnings; err != nil || len(got) != 6 || !slices.IsSorted(got) {
+		t.Errorf("got warnings %q, error %v, want one of each unknown key, in their order", got, err)
+	}
+}
+
 // TestFindingsAreBounded asks for as many faults as fit.
 func TestFindingsAreBounded(t *testing.T) {
 	more := make(map[string]string)
 	for i := range 3 * maxFindings {
-		name := strings.Repeat("x", i+1)
+		name := fmt.Sprintf("x%d", i)
 		more["agent-inject-perms-"+name] = "rwx"
 		more["unknown-"+name] = ""
 	}

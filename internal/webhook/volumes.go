@@ -23,7 +23,7 @@ type volume struct {
 
 // volumes distributes the files among volumes: one for each directory that is not below another one's, since nothing can
 // be mounted into a directory that is only there to be read. The directory of all secrets always has one, even if nothing
-// is in it.
+// is in it. More than maxDirectories are denied, and not made.
 func (w *wish) volumes(files []file) []volume {
 	directories := []string{w.base}
 	for _, f := range files {
@@ -35,6 +35,11 @@ func (w *wish) volumes(files []file) []volume {
 	for _, where := range slices.Compact(directories) {
 		if slices.ContainsFunc(volumes, func(v volume) bool { return isBelow(where, v.where) }) {
 			continue
+		}
+		if len(volumes) == maxDirectories {
+			w.deny("%ssecret-volume-path-<name>: the secrets lie in more than %d directories, each a volume and a login of its own: put "+
+				"some of them together", annotationPrefix, maxDirectories)
+			break
 		}
 		v := volume{name: volumeName, where: where}
 		switch {

@@ -86,11 +86,12 @@ func readWish(all []annotation, f *findings) *wish {
 		key := strings.TrimPrefix(a.key, annotationPrefix)
 		r, name, found := find(key)
 		if !found {
-			advice := "look the key up, or remove it"
-			if near := suggest(key); near != "" {
-				advice = "did you mean " + near + "?"
-			}
-			w.warn("%s: unknown, so that it has no effect: %s", a, advice)
+			w.warn("%s: unknown, so that it has no effect: %s", a, later(func() string {
+				if near := suggest(key); near != "" {
+					return "did you mean " + near + "?"
+				}
+				return "look the key up, or remove it"
+			}))
 			continue
 		}
 		if a.name = name; r.named && name == "" {
@@ -274,6 +275,8 @@ func (w *wish) mountPath(a annotation) (where string, ok bool) {
 	}
 	where = path.Clean(text)
 	switch {
+	case len(text) > maxPath:
+		w.deny("%s: %s is longer than %d bytes: shorten it", a, quote(text), maxPath)
 	case hasControl(text) || strings.Contains(text, ":"):
 		w.deny("%s: %s has a colon or a control character in it: choose a path without", a, quote(text))
 	case !path.IsAbs(text):

@@ -45,6 +45,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* The namespaces whose pods the webhook serves. Its own is never one: it must not wait for itself. */}}
+{{- define "leasehold.webhook.namespaces" -}}
+{{- with .Values.webhook.namespaceSelector.matchLabels -}}
+matchLabels:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+matchExpressions:
+  - key: kubernetes.io/metadata.name
+    operator: NotIn
+    values: [{{ .Release.Namespace | quote }}]
+  {{- with .Values.webhook.namespaceSelector.matchExpressions }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
 {{/* How many seconds a duration such as 1m40s has. Templates can read one only by adding it to a time. What is no
 duration has 0. */}}
 {{- define "leasehold.seconds" -}}

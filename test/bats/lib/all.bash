@@ -8,6 +8,7 @@ LIB=$ROOT/test/bats/lib
 RELEASE=leasehold           # the chart's release
 SYSTEM=leasehold-system     # its namespace
 SELECTOR=app.kubernetes.io/name=leasehold,app.kubernetes.io/component=provider
+WEBHOOK_SELECTOR=app.kubernetes.io/name=leasehold,app.kubernetes.io/component=webhook
 DRIVER_RELEASE=csi-secrets-store # in kube-system
 DRIVER_SELECTOR=app=secrets-store-csi-driver
 CSIDRIVER=secrets-store.csi.k8s.io
@@ -16,9 +17,9 @@ OTHER=leasehold-e2e-other   # a second namespace of tenants
 NS=$NAMESPACE               # where functions look for objects: "NS=$OTHER pod ..." makes one elsewhere
 : "${E2E_OUTPUT:=$ROOT/build/e2e}" # where logs and diagnostics go
 : "${E2E_KUBELET_ROOT:=/var/lib/kubelet}"
-export ROOT LIB RELEASE SYSTEM SELECTOR DRIVER_RELEASE DRIVER_SELECTOR CSIDRIVER NAMESPACE OTHER NS E2E_OUTPUT E2E_KUBELET_ROOT
+export ROOT LIB RELEASE SYSTEM SELECTOR WEBHOOK_SELECTOR DRIVER_RELEASE DRIVER_SELECTOR CSIDRIVER NAMESPACE OTHER NS E2E_OUTPUT E2E_KUBELET_ROOT
 
-for part in assert cluster vault postgres workloads client provider driver node diagnose; do
+for part in assert cluster vault postgres workloads client provider webhook driver node diagnose; do
 	# shellcheck disable=SC1090
 	source "$LIB/$part.bash"
 done

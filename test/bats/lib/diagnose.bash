@@ -16,6 +16,7 @@ keep_diagnostics() {
 		kubectl describe all,secretproviderclasses,secretproviderclasspodstatuses -n "$space"
 	done >"$directory/describe" 2>&1
 	kubectl logs -n "$SYSTEM" -l "$SELECTOR" --tail=-1 --prefix >"$directory/provider.log" 2>&1
+	kubectl logs -n "$SYSTEM" -l "$WEBHOOK_SELECTOR" --tail=-1 --prefix >"$directory/webhook.log" 2>&1
 	kubectl logs -n kube-system -l "$DRIVER_SELECTOR" -c secrets-store --tail=-1 --prefix >"$directory/driver.log" 2>&1
 	local name
 	for name in $(get pods | jq -r '.items[].metadata.name'); do
@@ -30,8 +31,8 @@ keep_diagnostics() {
 	return 0
 }
 
-# record DIRECTORY: until it is ended, follows the log of every container of provider and driver into a file of its own, for
-# the pods that a case ends take their logs with them.
+# record DIRECTORY: until it is ended, follows the log of every container of provider, webhook and driver into a file of its
+# own, for the pods that a case ends take their logs with them.
 record() {
 	local directory=$1 line space pod container
 	local -A follower=()
@@ -55,6 +56,7 @@ record() {
 containers() {
 	{
 		NS=$SYSTEM get "pods?labelSelector=$SELECTOR"
+		NS=$SYSTEM get "pods?labelSelector=$WEBHOOK_SELECTOR"
 		NS=kube-system get "pods?labelSelector=$DRIVER_SELECTOR"
 	} 2>/dev/null | jq -r '.items[] | .metadata as $m | .status.containerStatuses[]? | select(.state.running) |
 		"\($m.namespace)/\($m.name)/\(.name)/\(.restartCount)"'

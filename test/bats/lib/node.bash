@@ -23,14 +23,21 @@ on_node() {
 	kubectl exec node -n "$SYSTEM" -- sh -c "$1" sh "${@:2}"
 }
 
-# provider_pid: the process id of the provider, in the node's own count. Its cgroup bears the pod's UID, with - or _.
-provider_pid() {
-	local uid
-	uid=$(NS=$SYSTEM get "pods/$(only_provider)" | jq -r .metadata.uid) || return
+# processes NAME UID...: the ids of the processes of that name in the pods, in the node's own count, one a line. The cgroup of a
+# process bears the pod's UID, with - or _.
+processes() {
+	local name=$1 uids
+	uids=$(IFS='|' && echo "${*:2}")
 	on_node 'for process in $(grep -lE "$1" /proc/[0-9]*/cgroup 2>/dev/null); do
 		pid=${process#/proc/} pid=${pid%/cgroup}
-		if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = provider ]; then echo "$pid"; fi
-	done' "${uid//-/[-_]}"
+		if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ]; then echo "$pid"; fi
+	done' "${uids//-/[-_]}" "$name"
+}
+
+# provider_pid: the process id of the provider, in the node's own count.
+provider_pid() {
+	local uid
+	uid=$(NS=$SYSTEM get "pods/$(only_provider)" | jq -r .metadata.uid) && processes provider "$uid"
 }
 
 # kill_provider_at NUMBER: waits until so many more of the driver's volumes are mounted on the node than now, and then ends the

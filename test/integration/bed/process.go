@@ -155,6 +155,9 @@ func status(err error) error {
 	return err
 }
 
+// Pid is its process id, for whoever measures it.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // terminate is Stop with SIGTERM.
 func (p *Process) terminate() error { return p.Stop(syscall.SIGTERM) }
 

@@ -182,6 +182,9 @@ func (p *Provider) Terminate() error { return p.process.terminate() }
 // Kill ends the provider without a warning.
 func (p *Provider) Kill() { p.process.Kill() }
 
+// Pid is its process id, for whoever measures it.
+func (p *Provider) Pid() int { return p.process.Pid() }
+
 // Ended is closed when the process has ended.
 func (p *Provider) Ended() <-chan struct{} { return p.process.ended }
 
