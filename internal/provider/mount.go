@@ -24,18 +24,19 @@ import (
 // and cure.
 func (s *Server) Mount(ctx context.Context, request *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
 	start := time.Now()
-	mount, err := s.config.Operator.Parse(spec.Request{
+	mount, err := s.calls.parse(spec.Request{
 		Attributes: request.GetAttributes(),
 		Secrets:    request.GetSecrets(),
 		Permission: request.GetPermission(),
 		TargetPath: request.GetTargetPath(),
-	})
-	log := s.config.Log.With(observe.KeyPod, mount.Pod.Namespace+"/"+mount.Pod.Name, observe.KeyPodUID, mount.Pod.UID, observe.KeyVolume, mount.Volume)
+	}, s.config.Operator.Parse)
 	var a answer
 	if err == nil {
 		a, err = s.answer(ctx, mount)
 	}
-	if a.first || err != nil {
+	log := s.config.Log
+	if a.first || err != nil { // of a poll there is nothing to tell
+		log = log.With(observe.KeyPod, mount.Pod.Namespace+"/"+mount.Pod.Name, observe.KeyPodUID, mount.Pod.UID, observe.KeyVolume, mount.Volume)
 		for _, name := range mount.Ignored {
 			log.Warn("the SecretProviderClass has a parameter that means nothing to Leasehold", observe.KeyParameter, name)
 		}

@@ -45,6 +45,7 @@ type Server struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 	config   Config
 	renderer *render.Renderer
+	calls    calls
 }
 
 // NewServer returns a server; Serve starts it. It checks the templates of classes as the operator's own policy.

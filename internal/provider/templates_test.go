@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,7 +203,8 @@ func TestFailuresOfTemplatesSayWhatHelps(t *testing.T) {
 			says: []string{`object "app.conf"`, `"secret/data/none"`, "check the path in the template"}, silent: "secretPath",
 		},
 		"an endless loop": {
-			text: `{{ range loop 9223372036854775807 }}{{ end }}`, code: codes.FailedPrecondition, says: []string{`object "app.conf"`},
+			text: `{{ range loop 9223372036854775807 }}` + strings.Repeat("x", 1<<10) + `{{ end }}`, code: codes.FailedPrecondition,
+			says: []string{`object "app.conf"`, "1 MiB"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -225,6 +227,41 @@ func TestFailuresOfTemplatesSayWhatHelps(t *testing.T) {
 			b.pod("app-1").mustMount(t, templated("app.conf", connection)) // the provider lives on
 		})
 	}
+}
+
+// That the templates of others need much at the moment is not the fault of whoever comes then, and passes.
+func TestTemplatesOfOthersAreInTheWay(t *testing.T) {
+	b := newBench(t)
+	greedy := templated("app.conf", `{{ range 31 }}{{ $x := sprig_repeat 1000000 "x" }}{{ end }}{{ (secret "kv/app").Data.username }}`)
+	const others = 2
+	asked, answers := make(chan struct{}, others), make(chan struct{})
+	b.vault.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v1/kv/app" {
+			asked <- struct{}{}
+			<-answers
+		}
+		return false
+	})
+	var group sync.WaitGroup
+	for i := range others {
+		group.Go(func() {
+			if _, err := b.pod(fmt.Sprintf("app-%d", i)).mount(t.Context(), greedy); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range others {
+		<-asked
+	}
+	late := b.pod("late")
+	_, err := late.mount(t.Context(), greedy)
+	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "tried again later") {
+		t.Errorf("got %v, want Internal and that it is tried again", err)
+	}
+	b.vault.Intercept(nil)
+	close(answers)
+	group.Wait()
+	late.mustMount(t, greedy)
 }
 
 // What Vault does not answer fails the template, and its next try goes on from what the first one has had.

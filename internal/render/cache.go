@@ -1,52 +1,19 @@
 package render
 
 import (
-	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"leasehold/internal/spec"
 )
 
-// cache is what a Renderer keeps between executions: the templates that it has parsed, with machines that are idle, and
-// what all executions share. The zero cache is empty and ready to use.
+// cache is what a Renderer keeps between executions: the templates that it has parsed, with machines that are idle. The zero
+// cache is empty and ready to use.
 type cache struct {
-	once sync.Once
-	pool *pool
-
 	mu      sync.Mutex // guards what follows, and what changes in a parsed template
 	entries map[spec.Template]*parsed
 	size    int   // bytes that they take, about
 	uses    int64 // of all templates
 }
-
-// pool is what the executions of a Renderer share, so that all together are bounded.
-type pool struct {
-	slots    chan struct{} // one for each processor
-	borrowed atomic.Int64  // bytes that executions have built beyond what is free to each of them
-}
-
-func (c *cache) shared() *pool {
-	c.once.Do(func() { c.pool = &pool{slots: make(chan struct{}, runtime.GOMAXPROCS(0))} })
-	return c.pool
-}
-
-// enter waits for a slot. An execution has one for as long as it computes: however many volumes are mounted at a time, and
-// whatever their templates do, no more of them compute than there are processors.
-func (p *pool) enter() { p.slots <- struct{}{} }
-
-func (p *pool) leave() { <-p.slots }
-
-// borrow takes bytes from what may be built together. It is false when there are not so many left.
-func (p *pool) borrow(bytes int) bool {
-	if p.borrowed.Add(int64(bytes)) > mostTogether {
-		p.giveBack(bytes)
-		return false
-	}
-	return true
-}
-
-func (p *pool) giveBack(bytes int) { p.borrowed.Add(-int64(bytes)) }
 
 // get returns a template parsed.
 func (c *cache) get(t spec.Template) (*parsed, error) {

@@ -144,11 +144,15 @@ func (m *machine) jsonWriter(name string, escaped, pretty bool) func(any) (strin
 			return "", fault(name + ": a number or a text in the value has no form in JSON")
 		}
 		compact := bytes.TrimSuffix(written.Bytes(), []byte("\n"))
-		if !pretty {
-			return string(compact), m.run.room(len(compact))
+		size := len(compact)
+		if pretty {
+			size = indentedSize(compact)
 		}
-		if err := m.run.room(indentedSize(compact)); err != nil {
+		if err := m.run.room(size); err != nil {
 			return "", err
+		}
+		if !pretty {
+			return string(compact), nil
 		}
 		var indented bytes.Buffer
 		if err := json.Indent(&indented, compact, "", "  "); err != nil { // what was encoded can be indented

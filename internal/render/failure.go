@@ -12,7 +12,8 @@ import (
 
 // failure returns what may be shown of an error of an execution: the place in the template, and what is wrong there. The
 // errors of text/template quote values, as in "range can't iterate over <value>". So nothing of their text is passed on but
-// what is known to come from the template or from the types of values. [*unreadError] can be found in what is returned.
+// what is known to come from the template or from the types of values. [*unreadError] and the faults of functions and bounds
+// can be found in what is returned.
 func failure(err error) error {
 	where, message := locate(err)
 	if unread, ok := errors.AsType[*unreadError](err); ok {
@@ -23,7 +24,8 @@ func failure(err error) error {
 		function, message = match[1], message[len(match[0]):]
 	}
 	if known, ok := errors.AsType[fault](err); ok {
-		return fmt.Errorf("%s: %s", where, withFunction(function, string(known)))
+		text := string(known)
+		return fmt.Errorf("%s: %s%w", where, strings.TrimSuffix(withFunction(function, text), text), known)
 	}
 	for _, entry := range messages() {
 		if match := entry.pattern.FindStringSubmatchIndex(message); match != nil {
@@ -32,6 +34,11 @@ func failure(err error) error {
 		}
 	}
 	return fmt.Errorf("%s: %s", where, withFunction(function, "it cannot be executed with the values that there are"))
+}
+
+// passes tells whether an execution failed by what else the node had to do: another time it may not.
+func passes(err error) bool {
+	return errors.Is(err, faultTogether) || errors.Is(err, faultTime) || errors.Is(err, faultSpent)
 }
 
 // withFunction puts the name of a function in front of a text, but for the hidden ones and where it stands there already.

@@ -72,7 +72,7 @@ func FuzzExecute(f *testing.F) {
 		if len(got) > mostOutput {
 			t.Errorf("got %d bytes, want at most %d", len(got), mostOutput)
 		}
-		if n := r.templates.shared().borrowed.Load(); n != 0 {
+		if n := r.pool.borrowed.Load(); n != 0 {
 			t.Errorf("%d bytes are not given back", n)
 		}
 		again, errAgain := r.execute(spec.Template{Text: text, ErrorOnMissingKey: strict}, execution{dot: &dot, ask: ask})

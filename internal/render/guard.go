@@ -2,6 +2,7 @@ package render
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"sync"
@@ -39,7 +40,8 @@ func (p *parsed) machine() *machine {
 		stepCommand:    func() (string, error) { return "", m.run.step() },
 		printCommand:   func(v reflect.Value) (reflect.Value, error) { return v, m.run.prints(v) },
 		compareCommand: func(v reflect.Value) (reflect.Value, error) { return v, m.run.compares(v) },
-		resultCommand:  func(v reflect.Value) (reflect.Value, error) { return v, m.run.returns(v, m.run.built) },
+		resultCommand:  func(v reflect.Value) (reflect.Value, error) { return v, m.run.answers(v) },
+		rangeCommand:   func(v reflect.Value) (reflect.Value, error) { return v, m.run.ranges(v) },
 	}
 	if len(p.functions) > 0 {
 		all := m.table()
@@ -98,6 +100,9 @@ func (r *run) call(call func([]reflect.Value) []reflect.Value, args []reflect.Va
 	if err := s.err(); err != nil {
 		return reflect.Value{}, err
 	}
+	if s.bytes > mostHanded {
+		return reflect.Value{}, fault(fmt.Sprintf("texts of more than %d MiB are too large here", mostHanded>>20))
+	}
 	if err := r.touch(s.size()); err != nil {
 		return reflect.Value{}, err
 	}
@@ -154,6 +159,32 @@ func (r *run) returns(value reflect.Value, before int) error {
 		return err
 	}
 	return r.room(max(0, s.size()-(r.built-before)))
+}
+
+// answers weighs what a method returned.
+func (r *run) answers(value reflect.Value) error {
+	if err := r.alive(); err != nil {
+		return err
+	}
+	return r.returns(value, r.built)
+}
+
+// sizeOfRanged is what a pair of a map takes while text/template ranges over it: it sorts all of them first.
+const sizeOfRanged = 80
+
+// ranges takes what is needed to range over a value. A loop in a loop in a loop may have all of it at a time, so nothing is
+// given back.
+func (r *run) ranges(value reflect.Value) error {
+	if err := r.alive(); err != nil {
+		return err
+	}
+	for value.IsValid() && (value.Kind() == reflect.Pointer || value.Kind() == reflect.Interface) {
+		value = value.Elem()
+	}
+	if value.IsValid() && value.Kind() == reflect.Map {
+		return r.room(sizeOfRanged * value.Len())
+	}
+	return nil
 }
 
 // compares looks at a value that is compared or looked up by text/template itself, which takes time with long texts.

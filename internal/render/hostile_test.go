@@ -85,27 +85,30 @@ func hostile() map[string]struct {
 		"not UTF-8, name":     {"{{ a\xff }}", []string{"bad character"}},
 		"bytes of all values": {allBytes(), []string{"unrecognized character"}},
 
-		"doubling by print":      {doubling(`print $s $s`), []string{large, built}},
-		"doubling by println":    {doubling(`println $s $s`), []string{large, built}},
-		"doubling by printf":     {doubling(`printf "%s%s" $s $s`), []string{large, built, printf}},
-		"doubling by an index":   {doubling(`printf "%[1]s%[1]s" $s`), []string{built, printf}},
-		"doubling by html":       {doubling(`html "&" $s`), []string{large, built}},
-		"doubling by js":         {doubling(`js "'" $s $s`), []string{large, built}},
-		"doubling by urlquery":   {doubling(`urlquery $s "%"`), []string{large, built}},
-		"doubling by join":       {doubling(`join $s (split "," "a,b,c")`), []string{large, built}},
-		"doubling by replaceAll": {doubling(`replaceAll "x" "xx" $s`), []string{large, built}},
-		"doubling by toJSON":     {doubling(`toJSON (print "\"" $s)`), []string{large, built}},
-		"doubling by base64":     {doubling(`base64Encode $s`), []string{large, built}},
-		"doubling by regex":      {doubling(`regexReplaceAll "." "$0$0" $s`), []string{large, built, "takes too long"}},
-		"doubling by indent":     {doubling(`indent 1000 (print $s "\nx")`), []string{large, built}},
-		"doubling by cat":        {doubling(`sprig_cat $s $s`), []string{large, built, "more than"}},
-		"doubling by repeat":     {doubling(`sprig_repeat 2 $s`), []string{"sprig_repeat"}},
-		"doubling by quote":      {doubling(`sprig_quote $s $s`), []string{large, built, "more than"}},
-		"doubling by Format":     {`{{ $t := sprig_toDate "2006-01-02" "2020-11-11" }}{{ $s := "1" }}{{ range 99 }}{{ $s = $t.Format $s }}{{ end }}{{ len $s }}`, []string{large, built}},
-		"doubling in a pipe":     {`{{ $t := sprig_toDate "2006-01-02" "2020-11-11" }}{{ $s := "1" }}{{ range 99 }}{{ $s = $s | $t.Format }}{{ end }}{{ len $s }}`, []string{large, built}},
-		"doubling and keeping":   {`{{ $s := "x" }}{{ range $i := 99 }}{{ $s = print $s $s }}{{ scratch.Set (print $i) $s }}{{ end }}`, []string{large, built}},
-		"many large texts":       {manyLarge(800), []string{built}},
-		"few texts, often":       {big + `{{ range 100000 }}{{ $x := sha256Hex $b }}{{ end }}`, []string{string(faultTouched)}},
+		"doubling by print":       {doubling(`print $s $s`), []string{large, built}},
+		"doubling by println":     {doubling(`println $s $s`), []string{large, built}},
+		"doubling by printf":      {doubling(`printf "%s%s" $s $s`), []string{large, built, printf}},
+		"doubling by an index":    {doubling(`printf "%[1]s%[1]s" $s`), []string{large, built, printf}},
+		"doubling by html":        {doubling(`html "&" $s`), []string{large, built}},
+		"doubling by js":          {doubling(`js "'" $s $s`), []string{large, built}},
+		"doubling by urlquery":    {doubling(`urlquery $s "%"`), []string{large, built}},
+		"doubling by join":        {doubling(`join $s (split "," "a,b,c")`), []string{large, built}},
+		"doubling by replaceAll":  {doubling(`replaceAll "x" "xx" $s`), []string{large, built}},
+		"doubling by toJSON":      {doubling(`toJSON (print "\"" $s)`), []string{large, built}},
+		"doubling by base64":      {doubling(`base64Encode $s`), []string{large, built}},
+		"doubling by regex":       {doubling(`regexReplaceAll "." "$0$0" $s`), []string{large, built, "takes too long"}},
+		"doubling by indent":      {doubling(`indent 1000 (print $s "\nx")`), []string{large, built}},
+		"doubling by cat":         {doubling(`sprig_cat $s $s`), []string{large, built, "more than"}},
+		"doubling by repeat":      {doubling(`sprig_repeat 2 $s`), []string{"sprig_repeat"}},
+		"doubling by quote":       {doubling(`sprig_quote $s $s`), []string{large, built, "more than"}},
+		"doubling by Format":      {`{{ $t := sprig_toDate "2006-01-02" "2020-11-11" }}{{ $s := "1" }}{{ range 99 }}{{ $s = $t.Format $s }}{{ end }}{{ len $s }}`, []string{large, built}},
+		"much of JSON":            {big + `{{ $b = replaceAll "x" "<<" $b | replaceAll "<" "<<<<<<<<" }}{{ range 9 }}{{ $x := toJSON $b }}{{ end }}`, []string{large}},
+		"much of JSON, in a list": {big + `{{ $l := sprig_list $b $b $b $b $b $b $b $b $b $b $b $b $b $b }}{{ range 9 }}{{ $x := toUnescapedJSONPretty $l }}{{ end }}`, []string{large}},
+		"just enough of JSON":     {`{{ $b := sprig_repeat 1000000 "<" | replaceAll "<" "<<" }}{{ range 9 }}{{ $x := toJSON $b }}{{ end }}`, []string{built}},
+		"doubling in a pipe":      {`{{ $t := sprig_toDate "2006-01-02" "2020-11-11" }}{{ $s := "1" }}{{ range 99 }}{{ $s = $s | $t.Format }}{{ end }}{{ len $s }}`, []string{large, built}},
+		"doubling and keeping":    {`{{ $s := "x" }}{{ range $i := 99 }}{{ $s = print $s $s }}{{ scratch.Set (print $i) $s }}{{ end }}`, []string{large, built}},
+		"many large texts":        {manyLarge(800), []string{built}},
+		"few texts, often":        {big + `{{ range 100000 }}{{ $x := sha256Hex $b }}{{ end }}`, []string{string(faultTouched)}},
 
 		"lists of lists":         {laughs(`sprig_list $l $l`), []string{large, built}},
 		"lists of ten":           {laughs(`sprig_list $l $l $l $l $l $l $l $l $l $l`), []string{large, built}},
@@ -165,6 +168,8 @@ func hostile() map[string]struct {
 		"sprig_plural":       {`{{ sprig_plural "a" "b" 9223372036854775807 }}`, []string{""}},
 		"sprig_toDecimal":    {big + `{{ sprig_toDecimal $b }}`, []string{"", "sprig_toDecimal"}},
 		"sprig_addf":         {`{{ sprig_addf 1e300 1e-300 }}`, []string{"", "sprig_addf"}},
+		"a version, changed": {big + `{{ $v := (sprig_semver "1.2.3").SetMetadata $b }}{{ range 10000 }}{{ scratch.Set (print .) $v.String }}{{ end }}`, []string{"not available"}},
+		"a version, read":    {big + `{{ $v := sprig_semver "1.2.3" }}` + strings.Repeat(`{{ if $v.Scan $b }}{{ end }}`, 1000), []string{"not available"}},
 		"sprig_semver":       {big + `{{ sprig_semverCompare $b "1.2.3" }}`, []string{"sprig_semverCompare"}},
 		"regexMatch":         {big + `{{ regexMatch "(x*)*(x*)*(x*)*y" $b }}`, []string{"regexMatch", ""}},
 		"regex repetitions":  {`{{ regexMatch "((((a{9}){9}){9}){9}){9}" "a" }}`, []string{"regexMatch"}},
@@ -184,7 +189,8 @@ func hostile() map[string]struct {
 		"one source, often":       {`{{ range 1000000 }}{{ $x := secret "huge" }}{{ end }}`, []string{built, large}},
 		"huge map, printed":       {`{{ (secret "huge").Data }}`, []string{large, file}},
 		"huge map, range":         {`{{ range $k, $v := (secret "huge").Data }}{{ $k }}{{ $k }}{{ if $v }}{{ end }}{{ end }}`, []string{file}},
-		"huge map, sorted often":  {`{{ $m := (secret "huge").Data }}` + strings.Repeat(`{{ range $m }}{{ break }}{{ end }}`, 1500), []string{string(faultTime)}},
+		"huge map, sorted often":  {`{{ $m := (secret "huge").Data }}` + strings.Repeat(`{{ range $m }}{{ break }}{{ end }}`, 1500), []string{built}},
+		"huge map, in itself":     {`{{ $m := (secret "huge").Data }}` + strings.Repeat(`{{ range $m }}`, 90) + strings.Repeat(`{{ end }}`, 90), []string{built}},
 		"huge map, by functions":  {`{{ $m := (secret "huge").Data }}{{ range 100000 }}{{ $x := sprig_keys $m }}{{ end }}`, []string{large, built}},
 		"huge map, JSON":          {`{{ range 100000 }}{{ $x := toJSON (secret "huge").Data }}{{ end }}`, []string{built}},
 		"huge map, YAML":          {`{{ range 100000 }}{{ $x := toYAML (secret "huge").Data }}{{ end }}`, []string{built}},
@@ -302,7 +308,7 @@ func TestHostileTemplates(t *testing.T) {
 				}
 				return b.ask(s)
 			}}
-			got, err := r.execute(spec.Template{Text: row.text}, e)
+			got, err := hurried(r, row.text, e)
 			took, peak := cpu()-began, stop()
 			t.Logf("it computed for %v, with up to %d MiB", took, (max(peak, floor)-floor)>>20)
 			text := ""
@@ -310,7 +316,11 @@ func TestHostileTemplates(t *testing.T) {
 				text = err.Error()
 			}
 			isExpected := func(want string) bool { return want == "" && err == nil || want != "" && strings.Contains(text, want) }
-			if !slices.ContainsFunc(append(row.want, string(faultTime)), isExpected) {
+			ends := append(row.want, string(faultTime))
+			if share > 1 {
+				ends = append(ends, string(faultSteps), string(faultTouched))
+			}
+			if !slices.ContainsFunc(ends, isExpected) {
 				t.Errorf("got %d bytes, error %q; want one with %q", len(got), text, row.want)
 			}
 			if err != nil && (got != nil || len(text) > 2000 || strings.ContainsAny(text, "\n\x00")) {
@@ -327,12 +337,30 @@ func TestHostileTemplates(t *testing.T) {
 			}
 		})
 	}
-	if n := r.templates.shared().borrowed.Load(); n != 0 {
+	if n := r.pool.borrowed.Load(); n != 0 {
 		t.Errorf("%d bytes are not given back", n)
 	}
-	if n := len(r.templates.shared().slots); n != 0 {
+	if n := len(r.pool.slots); n != 0 {
 		t.Errorf("%d slots are not given back", n)
 	}
+}
+
+// hurried executes a template that has only a share left of its steps and of what it may hand to functions, if everything is
+// slower than it would be: it comes to the same ends, but sooner.
+func hurried(r *Renderer, text string, e execution) ([]byte, error) {
+	r.pool.enter()
+	defer r.pool.leave()
+	p, err := r.templates.get(spec.Template{Text: text})
+	if err != nil {
+		return nil, err
+	}
+	m := r.templates.take(p)
+	defer r.templates.give(p, m)
+	now := time.Now()
+	return m.once(&run{
+		execution: e, pool: r.pool, deadline: now.Add(mostTime), rest: now.Add(mostTurn),
+		steps: mostSteps - mostSteps/share, touched: mostTouched - mostTouched/share,
+	})
 }
 
 // memory is what the Go runtime has of the machine.
@@ -383,9 +411,9 @@ func prepared(t testing.TB, text string) (*machine, *run) {
 		t.Fatal(err)
 	}
 	e := around(t, sample)
-	pool := new(cache).shared()
+	pool := newPool()
 	pool.enter()
-	return p.machine(), &run{execution: e, pool: pool, deadline: time.Now().Add(time.Hour)}
+	return p.machine(), &run{execution: e, pool: pool, deadline: time.Now().Add(time.Hour), rest: time.Now().Add(time.Hour)}
 }
 
 // TestStepsAreCounted has templates that take ten steps.
@@ -423,12 +451,18 @@ func TestTimeIsBounded(t *testing.T) {
 	for _, text := range []string{
 		`{{ range 3 }}{{ end }}`, `{{ define "a" }}{{ end }}{{ template "a" }}`, `{{ 1 }}`, `{{ if print 1 }}{{ end }}`, `{{ $x := toUpper "a" }}`,
 		`{{ if eq . 1 }}{{ end }}`, `{{ if index .Data.l 1 }}{{ end }}`, `{{ $x := secret "db" }}`, `{{ $x := sprig_list }}`, `{{ $x := scratch }}`,
+		`{{ range .Data.m }}{{ end }}`,
 	} {
 		m, r := prepared(t, text)
 		r.deadline = time.Now().Add(-time.Nanosecond)
 		if _, err := m.once(r); err == nil || !strings.HasSuffix(err.Error(), string(faultTime)) {
 			t.Errorf("%s: got error %v, want %q", text, err, string(faultTime))
 		}
+	}
+	m, r := prepared(t, `{{ $x := .Format "2006" }}`)
+	r.deadline = time.Now().Add(-time.Nanosecond)
+	if _, err := execute(m, r, time.Unix(0, 0)); err == nil || !strings.HasSuffix(err.Error(), string(faultTime)) {
+		t.Errorf("a method: got error %v, want %q", err, string(faultTime))
 	}
 }
 
@@ -454,6 +488,7 @@ func TestBuildingIsBounded(t *testing.T) {
 		"number":           {`{{ $x := add 1 2 }}`, 0},
 		"truth value":      {`{{ $x := in "a" "b" }}`, 0},
 		"list":             {`{{ $x := sprig_list 1 2 3 }}`, 4 * weightOfValue},
+		"map in a loop":    {`{{ range sprig_dict "a" 1 "b" 2 }}{{ end }}`, 5*weightOfValue + 2 + 2*sizeOfRanged},
 		"file":             {`0123456789`, 10},
 		"what is compared": {`{{ if eq . "text" }}{{ end }}`, 0},
 		"constant":         {`{{ $x := "text" }}`, 0},
@@ -470,6 +505,23 @@ func TestBuildingIsBounded(t *testing.T) {
 				t.Errorf("charged %d bytes, want %d", r.built, row.want)
 			}
 		})
+	}
+}
+
+// TestLongTextsAreNotHandedOver: what six bytes for each take, a few times over, is bounded before a function is called.
+func TestLongTextsAreNotHandedOver(t *testing.T) {
+	for _, row := range []struct {
+		bytes int
+		want  string
+	}{{mostHanded, ""}, {mostHanded + 1, "template line 1, column 9: toJSON: texts of more than 2 MiB are too large here"}} {
+		m, r := prepared(t, `{{ len (toJSON .) }}`)
+		got, err := execute(m, r, strings.Repeat("<", row.bytes))
+		switch {
+		case row.want == "" && (err != nil || got != fmt.Sprint(6*row.bytes+2)):
+			t.Errorf("%d bytes: got %q, %v; want six times as many", row.bytes, got, err)
+		case row.want != "" && (err == nil || err.Error() != row.want):
+			t.Errorf("%d bytes: got %q, %v; want %s", row.bytes, got, err, row.want)
+		}
 	}
 }
 
@@ -597,7 +649,7 @@ func TestExecutionsAreBoundedTogether(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		if n := r.templates.shared().borrowed.Load(); n > mostTogether || n < mostTogether/2 {
+		if n := r.pool.borrowed.Load(); n > mostTogether || n < mostTogether/2 {
 			t.Errorf("%d bytes are borrowed, want about %d and no more", n, mostTogether)
 		}
 		for range 2 * greedy {
@@ -612,7 +664,7 @@ func TestExecutionsAreBoundedTogether(t *testing.T) {
 		if least := greedy - mostTogether/3_000_000; refused < least {
 			t.Errorf("%d were refused and %d not, want at least %d refused", refused, served, least)
 		}
-		if n := r.templates.shared().borrowed.Load(); n != 0 {
+		if n := r.pool.borrowed.Load(); n != 0 {
 			t.Errorf("%d bytes are not given back", n)
 		}
 	})

@@ -6,7 +6,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"text/template/parse"
+
+	"leasehold/internal/spec"
 )
 
 // The hidden commands that an inspector puts into a tree. A template that names one names an unknown function.
@@ -15,6 +18,7 @@ const (
 	printCommand   = "_print"   // ends each pipeline that is printed
 	compareCommand = "_compare" // looks at each value that is compared or looked up
 	resultCommand  = "_result"  // looks at what a method returns
+	rangeCommand   = "_range"   // ends each pipeline that is ranged over
 )
 
 // builtins are the functions of text/template that a template calls as they are. They make nothing and take no time worth
@@ -96,6 +100,8 @@ func (i *inspector) list(l *parse.ListNode, depth int) {
 		case *parse.RangeNode:
 			i.branch(&node.BranchNode, depth)
 			i.begin(node.List, node.Pos)
+			ranged := node.Pipe.Cmds[len(node.Pipe.Cmds)-1].Args
+			node.Pipe.Cmds = append(node.Pipe.Cmds, command(rangeCommand, ranged[len(ranged)-1].Position()))
 		case *parse.TemplateNode:
 			i.pipe(node.Pipe, 0)
 			i.calls[i.tree] = append(i.calls[i.tree], invocation{node.Name, node.Pos})
@@ -169,6 +175,7 @@ func (i *inspector) pipe(p *parse.PipeNode, depth int) {
 		case *parse.FieldNode, *parse.ChainNode, *parse.VariableNode:
 			commands = append(commands, c)
 			if n > 0 || len(c.Args) > 1 { // only a method takes arguments
+				i.method(first)
 				commands = append(commands, command(resultCommand, c.Pos))
 			}
 		default:
@@ -211,6 +218,25 @@ func (i *inspector) operand(node parse.Node, depth int) {
 	}
 }
 
+// method finds methods that must not be called. The last name of what is given arguments is that of a method.
+func (i *inspector) method(called parse.Node) {
+	var names []string
+	switch called := called.(type) {
+	case *parse.FieldNode:
+		names = called.Ident
+	case *parse.ChainNode:
+		names = called.Field
+	case *parse.VariableNode:
+		names = called.Ident[1:]
+	}
+	if len(names) == 0 { // a variable alone, which is no function
+		return
+	}
+	if name := names[len(names)-1]; !slices.Contains(methods, name) {
+		i.fault(called.Position(), "method %s is not available: few take arguments, such as Format and Compare", quoteName(name))
+	}
+}
+
 // function notes that a function is called, if there is one of that name.
 func (i *inspector) function(node *parse.IdentifierNode) {
 	name := node.Ident
@@ -227,12 +253,22 @@ func (i *inspector) function(node *parse.IdentifierNode) {
 			return
 		}
 	}
+	if len(i.faults) == mostFaults {
+		return // to look for what was meant takes time
+	}
 	hint := ""
-	if meant := closest(name); meant != "" {
+	if meant := spec.Nearest(name, callable()); meant != "" {
 		hint = fmt.Sprintf(": did you mean %q?", meant)
 	}
 	i.fault(node.Pos, "function %q is not known%s", shortened(name), hint)
 }
+
+// callable has the names of all functions, sorted.
+var callable = sync.OnceValue(func() []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(bindable())), maps.Keys(builtins))
+	slices.Sort(names)
+	return names
+})
 
 // checkCalls finds calls of what is not defined, and defines that call themselves, directly or through others: these would
 // end only when the stack does.

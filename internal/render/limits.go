@@ -21,9 +21,14 @@ const (
 	// mostTime is what an execution may compute. What it waits for Vault, or for its turn, does not count.
 	mostTime = 5 * time.Second
 
+	mostSpent = 20 * time.Second      // what the templates of one volume may compute before another one of them begins
+	mostTurn  = 50 * time.Millisecond // how long one computes while others wait for its slot
+	mostBegun = 8                     // templates of one volume that are executed, or wait for Vault, at a time
+
 	mostBuilt   = 32 << 20 // bytes of all values that an execution makes, the file included
 	mostTouched = 1 << 30  // bytes of all values that it hands to functions: hashing that much takes three seconds
 	mostValue   = 16 << 20 // bytes of what is handed to one function, and of what it returns
+	mostHanded  = 2 << 20  // bytes of the texts in what is handed to one function: some write six bytes for one, and more than once
 	mostPrinted = 4 << 20  // bytes that printing a value may take, by an estimate that is never too low
 	mostFormat  = 16 << 10 // bytes of the format of printf, whose time grows with the square of it
 	mostDepth   = 1000     // levels of a value: who walks it calls itself for each, and a value that contains itself has no end

@@ -22,10 +22,11 @@ type run struct {
 
 	pool     *pool
 	deadline time.Time
-	steps    int // bodies of loops and defines that were begun
-	built    int // bytes of all values that were made
-	borrowed int // bytes of them that are taken from what all executions share
-	touched  int // bytes of all values that were handed to functions
+	rest     time.Time // when it lets others have the slot
+	steps    int       // bodies of loops and defines that were begun
+	built    int       // bytes of all values that were made
+	borrowed int       // bytes of them that are taken from what all executions share
+	touched  int       // bytes of all values that were handed to functions
 	latest   time.Time
 	usedTime bool // the template has asked for the time
 }
@@ -57,8 +58,10 @@ func (m *machine) once(r *run) (contents []byte, err error) {
 	}()
 	var dot any
 	if r.dot != nil {
-		dot = secretOf(*r.dot)
-		if err := r.returns(reflect.ValueOf(dot), r.built); err != nil {
+		if dot, err = secretOf(*r.dot); err == nil {
+			err = r.returns(reflect.ValueOf(dot), r.built)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("template: %w", err)
 		}
 	}
@@ -99,10 +102,18 @@ func (m *machine) now() time.Time {
 	return m.run.at
 }
 
-// alive tells whether an execution still has time.
+// alive tells whether an execution still has time. One that computes for long lets others have the slot now and then: they
+// wait a moment for it, and not for as long as it may compute.
 func (r *run) alive() error {
-	if time.Now().After(r.deadline) {
+	now := time.Now()
+	if now.After(r.deadline) {
 		return faultTime
+	}
+	if now.After(r.rest) {
+		r.pool.leave()
+		r.pool.enter()
+		waited := time.Since(now)
+		r.deadline, r.rest = r.deadline.Add(waited), now.Add(waited+mostTurn)
 	}
 	return nil
 }

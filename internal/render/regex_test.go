@@ -8,6 +8,7 @@ import (
 )
 
 func TestRegex(t *testing.T) {
+	t.Parallel()
 	check(t, []row{
 		{template: `{{ "foo-bar" | regexMatch "o-b" }} {{ regexMatch "^b" "ab" }} {{ regexMatch "" "" }} {{ regexMatch "^$" "" }}`, want: "true false true true"},
 		{template: `{{ regexMatch "(?i)^A\\d+$" "a12" }} {{ regexMatch "a.c" "a\nc" }}`, want: "true false"},
@@ -32,6 +33,7 @@ func TestRegex(t *testing.T) {
 
 // However long the text and bad the pattern, a call comes to an end.
 func TestRegexEnds(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("ab", 1<<19)
 	for _, pattern := range []string{
 		`[ab]*c|a`, `((((a*)*)*)*)*c|a`, `(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)c`, `(a?){1000}`, strings.Repeat("(a?)", 1000), `.{1000}c`,

@@ -34,10 +34,11 @@ const maxTotal = 1 << 20
 // Renderer makes files. It keeps the templates that it has parsed, and is safe for concurrent use.
 type Renderer struct {
 	templates cache
+	pool      *pool
 }
 
 // New returns a Renderer.
-func New() *Renderer { return &Renderer{} }
+func New() *Renderer { return &Renderer{pool: newPool()} }
 
 // Volume is what the files of a volume are made of.
 type Volume struct {
@@ -51,10 +52,10 @@ type Volume struct {
 
 // Files renders all objects or none, sorted by path, and returns what they are made of: the sources that the objects name
 // and those that their templates asked for. Each is read once, and all of them concurrently as far as they are known; one
-// that fails does not stop the others. The error joins an [*Error] for each failure (errors.Join), so that all of them are
-// known at once.
+// that fails does not stop the others, but too many bytes do. The error joins an [*Error] for each failure (errors.Join), so
+// that all of them are known at once.
 func (r *Renderer) Files(v Volume) ([]File, []spec.Source, error) {
-	b := newBook(v.Read)
+	w := r.newWork(v)
 	contents := make([][]byte, len(v.Objects))
 	errs := make([]error, len(v.Objects))
 	var group sync.WaitGroup
@@ -66,16 +67,21 @@ func (r *Renderer) Files(v Volume) ([]File, []spec.Source, error) {
 					errs[i] = fmt.Errorf("internal error (a panic of type %T)", cause)
 				}
 			}()
-			contents[i], errs[i] = r.file(v, b, o)
+			contents[i], errs[i] = w.file(o)
 		})
 	}
 	group.Wait()
 
 	var files []File
 	var failures []error
+	left := 0
 	failed := make(map[spec.Source]*Error) // by source, for it is named once with all of its objects
 	for i, o := range v.Objects {
 		err := errs[i]
+		if errors.Is(err, errLeftOut) {
+			left++
+			continue
+		}
 		if unread := (*unreadError)(nil); errors.As(err, &unread) {
 			if failed[unread.source] == nil {
 				failed[unread.source] = &Error{Source: unread.source, Err: unread.err, Unfit: unread.unfit}
@@ -85,47 +91,19 @@ func (r *Renderer) Files(v Volume) ([]File, []spec.Source, error) {
 			continue
 		}
 		if err != nil {
-			failures = append(failures, &Error{Objects: []string{o.Name}, Source: o.Source, Err: err, Unfit: true})
+			failures = append(failures, &Error{Objects: []string{o.Name}, Source: o.Source, Err: err, Unfit: !passes(err)})
 			continue
 		}
 		files = append(files, File{Path: o.Name, Mode: o.Mode, Contents: contents[i]})
 	}
+	if err := checkTotal(files, left); err != nil {
+		failures = append(failures, err)
+	}
 	if len(failures) > 0 {
 		return nil, nil, errors.Join(failures...)
 	}
-	if err := checkTotal(files); err != nil {
-		return nil, nil, errors.Join(err)
-	}
 	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
-	return files, b.sources(), nil
-}
-
-// file returns the bytes of an object's file.
-func (r *Renderer) file(v Volume, b *book, o spec.Object) ([]byte, error) {
-	if o.Template.Text == "" {
-		a, err := b.ask(o.Source)
-		if err != nil {
-			return nil, err
-		}
-		return a.render(o)
-	}
-	e := execution{pod: v.Pod, at: v.Since, ask: b.ask}
-	if o.Source != (spec.Source{}) {
-		a, err := b.ask(o.Source)
-		if err != nil {
-			return nil, err
-		}
-		e.dot, e.at = &a, later(e.at, a.grant.Obtained)
-	}
-	return r.execute(o.Template, e)
-}
-
-// later returns the later of two times.
-func later(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
+	return files, w.book.sources(), nil
 }
 
 // mostNamed is how many objects or keys an error names. An error ends in events and logs.
@@ -137,7 +115,7 @@ type Error struct {
 	Objects []string    // names of the objects that fail by it, at least one
 	Source  spec.Source // where their bytes were to come from
 	Err     error
-	Unfit   bool // an answer came, and does not fit what the objects ask of it: asking again cannot help
+	Unfit   bool // an answer came, and does not fit what the objects ask of it: the next try has the same end
 }
 
 // Error returns one line: the objects and the cause.
@@ -167,8 +145,9 @@ func quoteList(names []string) string {
 	return b.String()
 }
 
-// checkTotal refuses more bytes than a volume may have, and names the largest files.
-func checkTotal(files []File) error {
+// checkTotal refuses more bytes than a volume may have, and names the largest files. When there are too many, the other files
+// are left out.
+func checkTotal(files []File, left int) error {
 	total := 0
 	for _, f := range files {
 		total += len(f.Contents)
@@ -184,7 +163,11 @@ func checkTotal(files []File) error {
 		names = append(names, f.Path)
 		sizes = append(sizes, strconv.Itoa(len(f.Contents)))
 	}
+	without := ""
+	if left > 0 {
+		without = fmt.Sprintf(" without %d files that were not made any more", left)
+	}
 	return &Error{Objects: names, Unfit: true, Err: fmt.Errorf(
-		"the volume would have %d bytes, more than %d; the largest files have %s bytes: take single fields with secretKey, or "+
-			"split the class in two", total, maxTotal, strings.Join(sizes, ", "))}
+		"the volume would have %d bytes%s, more than %d; the largest files have %s bytes: take single fields with secretKey, or "+
+			"split the class in two", total, without, maxTotal, strings.Join(sizes, ", "))}
 }

@@ -26,8 +26,13 @@ type vaultSecret struct {
 	Auth, WrapInfo *struct{}      // always nil
 }
 
-// secretOf returns an answer for one template, which may change it.
-func secretOf(a answer) *vaultSecret {
+// secretOf returns an answer for one template, which may change it. One that is too large for a template is not even copied.
+func secretOf(a answer) (*vaultSecret, error) {
+	size := scale{most: mostValue}
+	size.add(a.data)
+	if err := size.err(); err != nil {
+		return nil, err
+	}
 	s := &vaultSecret{
 		LeaseID:       a.grant.LeaseID,
 		LeaseDuration: int(a.grant.LeaseDuration / time.Second),
@@ -39,7 +44,7 @@ func secretOf(a answer) *vaultSecret {
 	if len(a.grant.Warnings) > 0 {
 		s.Warnings = slices.Clone(a.grant.Warnings)
 	}
-	return s
+	return s, nil
 }
 
 // Format prints what is behind the pointer, also where package fmt would print an address.
@@ -123,7 +128,7 @@ func (m *machine) secret(arguments ...string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return secretOf(a), nil
+	return secretOf(a)
 }
 
 // secrets lists the names below a path, sorted; nil if there is nothing.

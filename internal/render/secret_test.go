@@ -116,7 +116,14 @@ func TestSecretIsACopy(t *testing.T) {
 	inner := map[string]any{"a": json.Number("1")}
 	shared := answer{data: map[string]any{"m": inner}}
 	shared.grant.Warnings = []string{"w"}
-	first, second := secretOf(shared), secretOf(shared)
+	first, err := secretOf(shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := secretOf(shared)
+	if err != nil {
+		t.Fatal(err)
+	}
 	inner["a"], shared.data["x"], shared.grant.Warnings[0] = 2, 3, "x"
 	first.Data["y"], first.Warnings[0] = 4, "y"
 	want := &vaultSecret{Data: map[string]any{"m": map[string]any{"a": json.Number("1")}}, Warnings: []string{"w"}}

@@ -8,10 +8,11 @@ import (
 
 // execution is what one execution of a template has around it.
 type execution struct {
-	pod spec.Pod
-	dot *answer   // the object's own source; nil without
-	at  time.Time // what the function timestamp tells
-	ask func(spec.Source) (answer, error)
+	pod   spec.Pod
+	dot   *answer   // the object's own source; nil without
+	at    time.Time // what the function timestamp tells
+	ask   func(spec.Source) (answer, error)
+	spent *time.Duration // what it computes is added to this; nil: nobody counts it
 }
 
 // Check returns what is wrong with a template: all that can be known without executing it. Its error is one line; it
@@ -23,9 +24,8 @@ func (r *Renderer) Check(t spec.Template) error {
 
 // execute returns what a template makes. Its errors are one line, tell the place in the template, and never a value.
 func (r *Renderer) execute(t spec.Template, e execution) ([]byte, error) {
-	pool := r.templates.shared()
-	pool.enter()
-	defer pool.leave()
+	r.pool.enter()
+	defer r.pool.leave()
 	p, err := r.templates.get(t)
 	if err != nil {
 		return nil, err
@@ -34,9 +34,15 @@ func (r *Renderer) execute(t spec.Template, e execution) ([]byte, error) {
 	defer r.templates.give(p, m)
 
 	deadline := time.Now().Add(mostTime)
+	defer func() {
+		if e.spent != nil {
+			*e.spent += mostTime - time.Until(deadline)
+		}
+	}()
 	for pass := 1; ; pass++ {
-		state := &run{execution: e, pool: pool, deadline: deadline, latest: e.at}
+		state := &run{execution: e, pool: r.pool, deadline: deadline, rest: time.Now().Add(mostTurn), latest: e.at}
 		contents, err := m.once(state)
+		deadline = state.deadline // it is later by what it waited
 		if err != nil {
 			return nil, err
 		}
@@ -45,6 +51,6 @@ func (r *Renderer) execute(t spec.Template, e execution) ([]byte, error) {
 		if !state.usedTime || !state.latest.After(e.at) || pass == mostPasses {
 			return contents, nil
 		}
-		e.at, deadline = state.latest, state.deadline
+		e.at = state.latest
 	}
 }

@@ -111,6 +111,7 @@ var compared = []string{
 // TestHiddenCommandsDoNotShow executes templates with and without what the engine puts into them: the bytes are the same,
 // and so is whether there is an error.
 func TestHiddenCommandsDoNotShow(t *testing.T) {
+	t.Parallel()
 	var texts []string
 	for _, a := range expressions {
 		for _, form := range []string{
@@ -161,7 +162,11 @@ func plain(t testing.TB, text string) (made string, err error) {
 			err = errors.New("a panic")
 		}
 	}()
-	err = parsed.Execute(&out, secretOf(*m.run.dot))
+	dot, err := secretOf(*m.run.dot)
+	if err != nil {
+		return "", err
+	}
+	err = parsed.Execute(&out, dot)
 	return out.String(), err
 }
 
@@ -184,6 +189,15 @@ func TestCheck(t *testing.T) {
 		"hidden":        {spec.Template{Text: `{{ _step }}`}, `template line 1, column 4: function "_step" is not known`},
 		"not available": {spec.Template{Text: `{{ file "/etc/passwd" }}`}, `template line 1, column 4: function "file" is not available: it would read files of the node`},
 		"of sprig":      {spec.Template{Text: `{{ sprig_env "A" }}`}, `template line 1, column 4: function "sprig_env" is not available: ` + ofNode},
+		"method": {
+			spec.Template{Text: `{{ (sprig_semver "1.2.3").Scan "2" }}`},
+			`template line 1, column 26: method "Scan" is not available: few take arguments, such as Format and Compare`,
+		},
+		"method in a pipe": {
+			spec.Template{Text: `{{ $v := sprig_semver "1" }}{{ "2" | $v.UnmarshalText }}`},
+			`template line 1, column 40: method "UnmarshalText" is not available: few take arguments, such as Format and Compare`,
+		},
+		"sound methods": {spec.Template{Text: `{{ scratch.Set "a" 1 }}{{ 2 | (sprig_toDate "2006" "2020").AddDate 1 1 }}`}, ""},
 		"itself": {
 			spec.Template{Text: `{{ define "a" }}{{ template "a" }}{{ end }}`},
 			`template line 1, column 29: a template must not call itself: "a" calls "a"`,
@@ -276,6 +290,7 @@ func TestUnreadSourceIsFound(t *testing.T) {
 
 // TestTemplateErrorsShowNoValue lets each expression that has a secret in it fail in each way.
 func TestTemplateErrorsShowNoValue(t *testing.T) {
+	t.Parallel()
 	answers := vault{
 		"dot": fmt.Sprintf(`{"s":%q,"m":{%q:%[1]q},"l":[%[1]q],"n":1234567890123456,"f":12345678.5,"deep":{"s":{%[1]q:[%[1]q]}}}`, canary, canary),
 		"kv":  fmt.Sprintf(`{"data":{"s":%q}}`, canary),
@@ -403,7 +418,7 @@ func TestTimeIsThatOfTheLatestAnswer(t *testing.T) {
 func TestWaitingForVault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := New()
-		waiting := 10 * cap(r.templates.shared().slots)
+		waiting := 10 * cap(r.pool.slots)
 		e := around(t, sample)
 		read := e.ask
 		e.ask = func(s spec.Source) (answer, error) {
@@ -421,7 +436,7 @@ func TestWaitingForVault(t *testing.T) {
 		}
 		start := time.Now()
 		synctest.Wait()
-		if n := len(r.templates.shared().slots); n != 0 {
+		if n := len(r.pool.slots); n != 0 {
 			t.Errorf("%d slots are taken while all wait, want none", n)
 		}
 		if got, err := r.execute(spec.Template{Text: "a"}, execution{}); err != nil || string(got) != "a" {
@@ -437,7 +452,7 @@ func TestWaitingForVault(t *testing.T) {
 func TestNoMoreExecutionsComputeThanThereAreProcessors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := New()
-		pool := r.templates.shared()
+		pool := r.pool
 		for range cap(pool.slots) {
 			pool.enter()
 		}

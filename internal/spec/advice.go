@@ -42,7 +42,7 @@ func (o Operator) CheckParameters(parameters map[string]string) (useless []strin
 			break
 		}
 		sentence := "parameter " + quote(name) + " means nothing to Leasehold: "
-		if near := nearest(name, knownParameters); near != "" {
+		if near := Nearest(name, knownParameters); near != "" {
 			sentence += "did you mean " + near + "?"
 		} else {
 			sentence += "remove it"

@@ -75,9 +75,9 @@ func quote(text string) string {
 	return strconv.Quote(text[:end]) + "..."
 }
 
-// nearest returns the candidate that was probably meant by word, or "" when none is close: at most two typing errors
+// Nearest returns the candidate that was probably meant by word, or "" when none is close: at most two typing errors
 // (a letter too many, too few, wrong, or swapped with its neighbour), one in short words. Case does not count.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	limit := 2
 	if len(word) < 6 {
 		limit = 1

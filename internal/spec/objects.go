@@ -214,7 +214,7 @@ func (e *entry) readFields(node *yaml.Node) bool {
 			}
 		default:
 			advice := "the keys are " + strings.Join(objectKeys, ", ")
-			if near := nearest(key, objectKeys); near != "" {
+			if near := Nearest(key, objectKeys); near != "" {
 				advice = "did you mean " + near + "?"
 			}
 			e.fault(p.key, "unknown key %s: %s", quote(key), advice)

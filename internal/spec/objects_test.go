@@ -211,8 +211,8 @@ func TestNearest(t *testing.T) {
 		"secretkey": "secretKey", "secretPaths": "secretPath", "secertPath": "secretPath", "metod": "method",
 		"methods": "method", "secret": "", "m": "", "": "", "objectName": "", strings.Repeat("secretKey", 99): "",
 	} {
-		if got := nearest(word, known); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
+		if got := Nearest(word, known); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
 		}
 	}
 }

@@ -95,7 +95,7 @@ func ignored(attributes map[string]string) []string {
 func didYouMean(ignored []string, words ...string) string {
 	ignored = ignored[:min(len(ignored), maxFaults)] // a class of more has other troubles
 	for _, word := range words {
-		if near := nearest(word, ignored); near != "" {
+		if near := Nearest(word, ignored); near != "" {
 			return fmt.Sprintf("did you mean it by %s, which means nothing?", quote(near))
 		}
 	}

@@ -21,8 +21,19 @@ type Server struct {
 	log          *slog.Logger
 }
 
-// stopTimeout is how long the admissions at work may take at the end: more than the API server waits for one.
-const stopTimeout = 15 * time.Second
+const (
+	// stopTimeout is how long the admissions at work may take at the end: more than the API server waits for one.
+	stopTimeout = 15 * time.Second
+
+	// unusedTimeout is how long a connection may be unused, from its beginning on or after a review: longer than the API server
+	// keeps one (90 s). It makes connections before it needs them, and if we closed one, it could be with a review on its way.
+	unusedTimeout = 2 * time.Minute
+
+	// bodyTimeout is how long the body of a review may take to come in: more than the API server waits. When it is over there
+	// must be time to say so within answerTimeout, which counts from the same moment.
+	bodyTimeout   = 15 * time.Second
+	answerTimeout = 30 * time.Second
+)
 
 // NewServer returns a server of a handler. At its end it serves on for the time of drain: that long it may take until the
 // API server has heard that it is to call another replica.
@@ -36,12 +47,11 @@ func NewServer(handler http.Handler, certificates *Certificates, drain time.Dura
 // Serve answers what comes in at l until ctx ends, then for the time of drain, and then until what is at work is done.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
-		Handler:           partingAfter(ctx, s.handler),
+		Handler:           s.attend(ctx),
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificates.GetCertificate},
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       15 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute, // longer than the API server keeps a connection that it does not use
+		ReadHeaderTimeout: unusedTimeout, // for the first review of a connection it begins with the connection
+		IdleTimeout:       unusedTimeout,
+		WriteTimeout:      answerTimeout,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
@@ -66,14 +76,18 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// partingAfter lets a handler's answers say, once ctx has ended, that their connection ends with them. Whoever is told takes a
-// new one for the next review, to another replica. A connection that is cut off without a word may just be taking up a
-// review, which then fails: the API server sends none twice.
-func partingAfter(ctx context.Context, handler http.Handler) http.Handler {
+// attend hands reviews to the handler. Once ctx has ended, each answer says that its connection ends with it: who is told
+// takes a new one for the next review, to another replica. A connection that is cut off without a word may just be taking up
+// a review, which then fails, for the API server sends none twice.
+func (s *Server) attend(ctx context.Context) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ctx.Err() != nil {
 			w.Header().Set("Connection", "close")
 		}
-		handler.ServeHTTP(w, r)
+		// http.Server's own timeout would count from the beginning of the connection, however late its first review comes.
+		if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+			s.log.Debug("a review has no time limit", observe.KeyError, err)
+		}
+		s.handler.ServeHTTP(w, r)
 	})
 }

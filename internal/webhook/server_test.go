@@ -1,16 +1,19 @@
 package webhook
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -168,6 +171,72 @@ func TestServerPartsFromItsClients(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("got %v at the end", err)
 	}
+}
+
+// pipes is a network without time: for synctest.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "pipe"} }
+
+// The API server makes connections before it needs them, and keeps them for 90 s. None of these is closed on it.
+func TestServerKeepsUnusedConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		certificates := m.certificates(life)
+		background(t, certificates.Run)
+		synctest.Wait()
+		server, err := NewServer(m.handler(), certificates, 0, m.logger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := make(pipes)
+		background(t, func(ctx context.Context) {
+			if err := server.Serve(ctx, l); err != nil {
+				t.Error(err)
+			}
+		})
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(bundles(t, m)[0]))
+		ours, theirs := net.Pipe()
+		l <- theirs
+		c := tls.Client(ours, &tls.Config{RootCAs: roots, ServerName: serviceHost, MinVersion: tls.VersionTLS12})
+		defer func() { _ = c.Close() }()
+		if err := c.HandshakeContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		read := bufio.NewReader(c)
+		review := func(length int, body []byte) (int, error) {
+			if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: webhook\r\nContent-Length: %d\r\n\r\n%s", PathPods, length, body); err != nil {
+				return 0, err
+			}
+			response, err := http.ReadResponse(read, nil)
+			if err != nil {
+				return 0, err
+			}
+			_, err = io.Copy(io.Discard, response.Body)
+			return response.StatusCode, errors.Join(err, response.Body.Close())
+		}
+		body := reviewText(t, request("pods", "Pod", podText(introduction)))
+		for _, which := range []string{"first", "second"} {
+			time.Sleep(90 * time.Second)
+			if code, err := review(len(body), body); err != nil || code != http.StatusOK {
+				t.Fatalf("the %s review: got %d, %v, want 200", which, code, err)
+			}
+		}
+		// A body that does not come in holds nothing up for ever.
+		began := time.Now()
+		if code, err := review(1, nil); err != nil || code != http.StatusBadRequest || time.Since(began) > bodyTimeout {
+			t.Errorf("a review without its body: got %d, %v after %v, want 400 after %v", code, err, time.Since(began), bodyTimeout)
+		}
+	})
 }
 
 func TestServerWithoutCertificate(t *testing.T) {

@@ -104,7 +104,7 @@ send() {
 	curl -sS --no-progress-meter --max-time 60 --unix-socket "$E2E_PROXY" -H "Content-Type: application/json" --data-binary "@$1/pod" \
 		-o "$1/answer-#1" -w '%{http_code}\n' "${@:2}" >>"$1/codes" 2>>"$1/failures" || true
 	# A pod that was not changed was admitted by nobody.
-	jq -r 'if .kind != "Pod" then .message elif any(.spec.volumes[]; .csi) then empty else "a pod without its volume" end' \
+	jq -r 'if .kind != "Pod" then "\(now | todate): \(.message)" elif any(.spec.volumes[]; .csi) then empty else "a pod without its volume" end' \
 		"$1"/answer-* >>"$1/failures"
 	rm -f "$1"/answer-*
 }
@@ -123,7 +123,7 @@ send() {
 	watch "secretproviderclasses?labelSelector=leasehold.dev/made-by=webhook" >"$events" 3>&- &
 	watcher=$!
 	delete pods
-	eventually 30 "a sweep has begun" grep -q '"type":"DELETED"' "$events"
+	timeout 30 sh -c 'until grep -q "\"type\":\"DELETED\"" "$1"; do sleep 0.02; done' sh "$events" || fail "no sweep has begun"
 	makers=()
 	for turn in 0 1 2 3; do
 		awk -v turn="$turn" 'NR % 4 == turn' "$order" | create pods 3>&- &

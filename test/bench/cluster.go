@@ -41,7 +41,8 @@ func (w *world) withCluster(ctx context.Context, do func(c *cluster) error) erro
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(c), c.close())
+	defer c.close()
+	return do(c)
 }
 
 func (w *world) newCluster(ctx context.Context) (_ *cluster, err error) {
@@ -72,7 +73,7 @@ func (w *world) newCluster(ctx context.Context) (_ *cluster, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.close())
+			c.close()
 		}
 	}()
 	tokens := filepath.Join(dir, "tokens.csv")
@@ -123,12 +124,11 @@ func (c *cluster) start(ctx context.Context, w *world, program string, arguments
 }
 
 // close ends both. What they kept is nobody's any more, so there is no need to ask them.
-func (c *cluster) close() error {
+func (c *cluster) close() {
 	c.http.CloseIdleConnections()
 	for i := len(c.processes) - 1; i >= 0; i-- {
 		c.processes[i].Kill()
 	}
-	return nil
 }
 
 // freePorts returns ports of 127.0.0.1 that nobody listens on just now.

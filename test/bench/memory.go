@@ -19,7 +19,7 @@ func residentMemory(ctx context.Context, w *world) ([]reading, error) {
 	var resident, anonymous []float64
 	var busy memory
 	err := w.withNode(ctx, bed.ProviderOptions{}, func(n *node) error {
-		_, err := n.fill(ctx, volumes, hourRole, withSecret(hourRole))
+		_, err := n.fill(ctx, volumes, hourRole, withSecret())
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func liveHeap(ctx context.Context, w *world) ([]reading, error) {
 	heap := make(map[int]float64)
 	err := w.withNode(ctx, bed.ProviderOptions{Env: []string{"GOGC=10"}}, func(n *node) error {
 		for _, volumes := range steps {
-			if _, err := n.fill(ctx, volumes-len(n.volumes), hourRole, withSecret(hourRole)); err != nil {
+			if _, err := n.fill(ctx, volumes-len(n.volumes), hourRole, withSecret()); err != nil {
 				return err
 			}
 			live, err := alive(ctx, n.provider)

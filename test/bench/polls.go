@@ -40,7 +40,7 @@ func (w *world) withPolls(ctx context.Context, count int, do func(p *polls) erro
 		return err
 	}
 	return w.withNode(ctx, bed.ProviderOptions{VaultAddress: proxy.Address}, func(n *node) error {
-		volumes, err := n.fill(ctx, count, hourRole, withSecret(hourRole))
+		volumes, err := n.fill(ctx, count, hourRole, withSecret())
 		if err != nil {
 			return err
 		}

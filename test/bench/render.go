@@ -1,11 +1,9 @@
 package main
 
 import (
-	"net/http"
+	"context"
 	"testing"
 	"time"
-
-	"context"
 
 	"leasehold/internal/client"
 	"leasehold/internal/redact"
@@ -56,6 +54,6 @@ postgresql://{{ .Data.username }}:{{ .Data.password }}@postgres:5432/app?sslmode
 		}
 	}
 	return []reading{{median(took), []string{
-		note("a volume of one template, %s, method GET: median of %d rounds, %d calls; rounds %s us", http.MethodGet+" "+path, runs, calls, span(took)),
+		note("a volume of one template over %s: median of %d rounds, %d calls; rounds %s us", path, runs, calls, span(took)),
 	}}}, nil
 }

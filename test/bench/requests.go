@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"leasehold/test/integration/bed"
@@ -56,18 +57,18 @@ func vaultRequests(ctx context.Context, w *world) ([]reading, error) {
 	}
 	podHours := volumes * measured.Seconds() / hour.Seconds()
 	return []reading{{float64(requests) / podHours, []string{
-		note("%d requests in %.0f pod-hours, each of %v: %d volumes with a token and a lease, %v; of %v", requests, podHours, hour, volumes,
-			measured.Round(time.Second), perPath(proxy.Requests())),
+		note("%d requests in %.0f pod-hours, each of %v: %d volumes with a token and a lease, %v; with those before, %v", requests, podHours, hour, volumes,
+			measured.Round(time.Second), renewals(proxy.Requests())),
 	}}}, nil
 }
 
-// perPath leaves of requests those that prolong something.
-func perPath(requests map[string]int) map[string]int {
-	renewals := make(map[string]int)
-	for path, n := range requests {
-		if path == "PUT auth/token/renew-self" || path == "PUT sys/leases/renew" {
-			renewals[path] = n
+// renewals leaves of requests those that prolong something.
+func renewals(requests map[string]int) map[string]int {
+	found := make(map[string]int)
+	for request, n := range requests {
+		if _, path, _ := strings.Cut(request, " "); path == "auth/token/renew-self" || path == "sys/leases/renew" {
+			found[path] += n
 		}
 	}
-	return renewals
+	return found
 }

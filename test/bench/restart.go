@@ -47,7 +47,7 @@ func (w *world) restarts(ctx context.Context, volumes, runs int) (took []float64
 		return nil, err
 	}
 	err = w.withNode(ctx, bed.ProviderOptions{VaultAddress: proxy.Address}, func(n *node) error {
-		all, err := n.fill(ctx, volumes, hourRole, withSecret(hourRole))
+		all, err := n.fill(ctx, volumes, hourRole, withSecret())
 		if err != nil {
 			return err
 		}

@@ -123,7 +123,7 @@ func credentials(role string) string {
 		"- {objectName: password, secretPath: database/creds/%[1]s, secretKey: password}\n", role)
 }
 
-// withSecret are those and a file of a KV secret, which is what most measurements mount.
-func withSecret(role string) string {
-	return credentials(role) + "- {objectName: word, secretPath: " + secret + ", secretKey: word}\n"
+// withSecret are those of the role that lives for an hour, and a file of a KV secret: what most measurements mount.
+func withSecret() string {
+	return credentials(hourRole) + "- {objectName: word, secretPath: " + secret + ", secretKey: word}\n"
 }

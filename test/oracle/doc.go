@@ -9,7 +9,7 @@
 //
 //	-- name --                                a template that both render, alike
 //	-- name fails --                          both fail while they render it
-//	-- name fails=parse --                    both refuse to parse it
+//	-- name fails=parse --                    both fail, and we refuse it before we render it
 //	-- name missing_key=error --              a missing key of a map is an error
 //	-- name delimiters=[[,]] --               it has other delimiters
 //	-- name newline=no --                     its last line does not end with a newline, which an archive cannot say
