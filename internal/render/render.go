@@ -164,8 +164,8 @@ func checkTotal(files []File, left int) error {
 		sizes = append(sizes, strconv.Itoa(len(f.Contents)))
 	}
 	without := ""
-	if left > 0 {
-		without = fmt.Sprintf(" without %d files that were not made any more", left)
+	if left > 0 { // which ones depends on whose turn came first
+		without = fmt.Sprintf(" even without %d of its files", left)
 	}
 	return &Error{Objects: names, Unfit: true, Err: fmt.Errorf(
 		"the volume would have %d bytes%s, more than %d; the largest files have %s bytes: take single fields with secretKey, or "+

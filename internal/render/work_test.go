@@ -35,7 +35,7 @@ func TestTooManyBytesEndTheWork(t *testing.T) {
 		t.Fatalf("got %d files and error %v, want an error", len(files), err)
 	}
 	for _, want := range []string{
-		"the volume would have 1228800 bytes without 198 files that were not made any more, more than 1048576; the largest files have 614400, 614400 bytes",
+		"the volume would have 1228800 bytes even without 198 of its files, more than 1048576; the largest files have 614400, 614400 bytes",
 		`object "missing": `,
 	} {
 		if !strings.Contains(err.Error(), want) {
