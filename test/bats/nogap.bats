@@ -2,7 +2,7 @@
 # Credentials change under pods that use them all the time, and no query fails. Each client opens a new connection ten times a
 # second with what its files hold at that moment. In each part its clients run side by side.
 #
-#	NOGAP_SECONDS   how long each part is observed (default: 90, and 120 under trouble)
+#	NOGAP_SECONDS   how long each part is observed (default: 90, and 100 under trouble)
 #	NOGAP_TROUBLES  what befalls them: runs, each of kinds joined by + (default: "outage+kill+update", all in one run)
 #	NOGAP_SEED      of the times and the order of troubles (default: 1)
 
@@ -93,10 +93,10 @@ replaced() {
 	quiet
 	# Two that come to an end: one must not change its files, the other cannot log in any more.
 	grant ng-froze
-	credentials_last ng-froze 20s 20s
+	credentials_last ng-froze 45s 45s
 	credentials ng-froze | class ng-froze '.spec.parameters.rotation = "off"'
 	grant ng-shut
-	login ng-shut '{"token_ttl": "8s", "token_max_ttl": "25s"}'
+	login ng-shut '{"token_ttl": "15s", "token_max_ttl": "50s"}'
 	credentials ng-shut | class ng-shut
 	client ng-froze ng-froze
 	client ng-shut ng-shut
@@ -105,7 +105,7 @@ replaced() {
 	service_account other
 	login ng-shut '{"bound_service_account_names": ["other"]}'
 	end=$(metric seconds_to_expiry)
-	between "seconds to the nearest end, by the metric" "${end%.*}" 1 20
+	between "seconds to the nearest end, by the metric" "${end%.*}" 1 45
 
 	grant ng-off
 	credentials_last ng-off 10s 20s
@@ -116,8 +116,8 @@ replaced() {
 	querying 60 ng-off ng-per
 	began=$EPOCHSECONDS mounted=$(mounts)
 
-	tells_end 40 ng-froze "$frozen" CredentialsEnd
-	tells_end 40 ng-shut "$shut" 'CredentialsEnd|ReplacementFailed'
+	tells_end 70 ng-froze "$frozen" CredentialsEnd
+	tells_end 70 ng-shut "$shut" 'CredentialsEnd|ReplacementFailed'
 	delete pods/ng-froze
 	delete pods/ng-shut
 
@@ -141,7 +141,7 @@ replaced() {
 
 # trouble KINDS: one run, with troubles at random times, one after the other.
 trouble() {
-	local role=ng-tr names=(ng-tr-{a,b}) name kind restarts outages=0 kills=0 updates=0 began status=0
+	local role=ng-tr names=(ng-tr-{a,b}) name kind restarts outages=0 kills=0 updates=0 began status=0 seconds=${NOGAP_SECONDS:-100}
 	quiet
 	grant "$role"
 	credentials_last "$role" 30s 60s
@@ -151,7 +151,7 @@ trouble() {
 	: >"$USERS"
 	for name in "${names[@]}"; do echo "INFO: 0 + $(holder "$name")" >>"$USERS"; done
 	RANDOM=$NOGAP_SEED began=$EPOCHSECONDS
-	while ((status == 0 && EPOCHSECONDS - began < ${NOGAP_SECONDS:-120})); do
+	while ((status == 0 && EPOCHSECONDS - began < seconds)); do
 		for kind in ${1//+/ }; do
 			# What is random is when it strikes: credentials may be anywhere in their life.
 			sleep $((RANDOM % 8)).$((RANDOM % 10))
@@ -179,6 +179,6 @@ trouble() {
 	say "seed $NOGAP_SEED, $1: $outages outages, $kills kills, $updates updates in $((EPOCHSECONDS - began)) s"
 	figures "$kills" "$outages" "$role" "${names[@]}"
 	same "whether queries have failed" "$status" 0
-	replaced $((${NOGAP_SECONDS:-120} / 60)) "${names[@]}"
+	replaced $((seconds / 50)) "${names[@]}"
 	for name in "${names[@]}"; do delete "pods/$name"; done
 }
