@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -30,13 +29,9 @@ func (s *story) annotated(ctx context.Context, text *page.Sheet) error {
 	if err := s.allow(ctx, billing, "billing", billingLife, billingMost); err != nil {
 		return err
 	}
-	deployment, err := os.ReadFile(folder + "billing.yaml")
+	annotations, err := excerptOf("billing.yaml", "annotations:")
 	if err != nil {
 		return err
-	}
-	annotations, err := excerpt(string(deployment), "annotations:")
-	if err != nil {
-		return fmt.Errorf("%sbilling.yaml: %w", folder, err)
 	}
 	text.Line("of " + folder + "billing.yaml, where nothing speaks of Leasehold")
 	text.Quote(annotations)
@@ -44,8 +39,8 @@ func (s *story) annotated(ctx context.Context, text *page.Sheet) error {
 		return err
 	}
 	text.Now("five pods start")
-	if _, err := shell(ctx, "kubectl rollout status deployment/billing -n shop --timeout=120s"); err != nil {
-		return fmt.Errorf("%w; warnings of kubelet: %s", err, warnings(ctx))
+	if err := wait(ctx, "kubectl rollout status deployment/billing -n shop --timeout=120s"); err != nil {
+		return err
 	}
 	for _, command := range []string{"kubectl get pods -n shop --selector app=billing", madeClasses} {
 		if err := show(ctx, text, command); err != nil {

@@ -31,8 +31,8 @@ func (s *story) remove(ctx context.Context, text *page.Sheet) error {
 		return err
 	}
 	text.Now("another pod starts in its place")
-	if _, err := shell(ctx, "kubectl rollout status deployment/cart -n shop --timeout=60s"); err != nil {
-		return fmt.Errorf("%w; warnings of kubelet: %s", err, warnings(ctx))
+	if err := wait(ctx, "kubectl rollout status deployment/cart -n shop --timeout=60s"); err != nil {
+		return err
 	}
 	if s.pods, s.logins, err = carts(ctx); err != nil {
 		return err

@@ -33,8 +33,8 @@ func (s *story) rotate(ctx context.Context, text *page.Sheet) error {
 		return err
 	}
 	text.Now("the pod starts")
-	if _, err := shell(ctx, "kubectl wait pod/checkout -n shop --for=condition=Ready --timeout=60s"); err != nil {
-		return fmt.Errorf("%w; warnings of kubelet: %s", err, warnings(ctx))
+	if err := wait(ctx, "kubectl wait pod/checkout -n shop --for=condition=Ready --timeout=60s"); err != nil {
+		return err
 	}
 	before, err := containerOf(ctx)
 	if err != nil {

@@ -32,13 +32,9 @@ func (s *story) start(ctx context.Context, text *page.Sheet) error {
 	if err != nil {
 		return err
 	}
-	deployment, err := os.ReadFile(folder + "cart.yaml")
+	volumes, err := excerptOf("cart.yaml", "volumes:")
 	if err != nil {
 		return err
-	}
-	volumes, err := excerpt(string(deployment), "volumes:")
-	if err != nil {
-		return fmt.Errorf("%scart.yaml: %w", folder, err)
 	}
 	text.Line(folder + "class.yaml")
 	text.Quote(string(class))
@@ -52,8 +48,8 @@ func (s *story) start(ctx context.Context, text *page.Sheet) error {
 	text.Now("two pods start")
 	// It takes a second or two. But after Leasehold was away for a while, as when somebody uninstalled it, the driver waits up
 	// to two minutes before it connects to it again.
-	if _, err := shell(ctx, "kubectl rollout status deployment/cart -n shop --timeout=180s"); err != nil {
-		return fmt.Errorf("%w; warnings of kubelet: %s", err, warnings(ctx))
+	if err := wait(ctx, "kubectl rollout status deployment/cart -n shop --timeout=180s"); err != nil {
+		return err
 	}
 	took := time.Since(begin)
 	if err := show(ctx, text, "kubectl get pods -n shop"); err != nil {
@@ -93,6 +89,14 @@ func carts(ctx context.Context) (names []string, logins []facts.Login, err error
 	return names, logins, facts.Distinct(logins)
 }
 
+// wait runs a command that waits for pods of the shop. If they do not come, its error has what kubelet complains of.
+func wait(ctx context.Context, command string) error {
+	if _, err := shell(ctx, command); err != nil {
+		return fmt.Errorf("%w; warnings of kubelet: %s", err, warnings(ctx))
+	}
+	return nil
+}
+
 // warnings returns what kubelet complains of in the shop, for whoever asks why a pod did not start.
 func warnings(ctx context.Context) string {
 	events, err := shell(ctx, "kubectl events -n shop --types Warning")
@@ -116,13 +120,9 @@ func files(ctx context.Context, pod string) (facts.Login, error) {
 }
 
 func (s *story) query(ctx context.Context, text *page.Sheet) error {
-	deployment, err := os.ReadFile(folder + "cart.yaml")
+	script, err := excerptOf("cart.yaml", "- |")
 	if err != nil {
 		return err
-	}
-	script, err := excerpt(string(deployment), "- |")
-	if err != nil {
-		return fmt.Errorf("%scart.yaml: %w", folder, err)
 	}
 	_, script, _ = strings.Cut(script, "\n")
 	text.Line("what the container does, of " + folder + "cart.yaml")

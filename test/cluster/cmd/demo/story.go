@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -184,6 +185,19 @@ var lookAround = [][2]string{
 	{"kubectl logs -n leasehold-system daemonset/leasehold-provider"},
 	{`psql -c '\du'`},
 	{`curl -H "X-Vault-Token: $VAULT_TOKEN" $VAULT_ADDR/v1/` + facts.RolePath},
+}
+
+// excerptOf returns a block of one of the story's manifests, as excerpt does.
+func excerptOf(file, begin string) (string, error) {
+	text, err := os.ReadFile(folder + file)
+	if err != nil {
+		return "", err
+	}
+	block, err := excerpt(string(text), begin)
+	if err != nil {
+		return "", fmt.Errorf("%s%s: %w", folder, file, err)
+	}
+	return block, nil
 }
 
 // excerpt returns a block of a YAML file: the line that is just begin, and all lines below it that belong to it.
