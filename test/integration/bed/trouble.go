@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Trouble is a reverse proxy before a Vault whose behaviour can be changed while it runs. A request that it passes on is
@@ -60,7 +62,10 @@ func (b *Bed) StartTrouble(target string) (*Trouble, error) {
 		// Vault cannot be reached: the client is to see that, and not an answer of ours.
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { drop(w) },
 	}
-	t.server = &http.Server{Handler: t, ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second}
+	t.server = &http.Server{
+		Handler: t, ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, clientKey{}, c) },
+	}
 	go func() { _ = t.server.Serve(l) }()
 	b.onClose(func() error {
 		close(t.closed)
@@ -92,6 +97,28 @@ func (t *Trouble) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	t.mu.Unlock()
 	behave(w, again, t.pass)
+}
+
+// clientKey is where a request's context has the connection that it came by.
+type clientKey struct{}
+
+// HungUp tells whether whoever sent a request that a Trouble has got has closed the connection: because it is dead, say. It
+// asks the kernel, which knows at once.
+func HungUp(r *http.Request) bool {
+	c, ok := r.Context().Value(clientKey{}).(*net.TCPConn)
+	if !ok {
+		panic("bed: the request came by no TCP connection of a Trouble")
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	up := false
+	err = raw.Control(func(fd uintptr) {
+		info, failure := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		up = failure == nil && info.State == unix.BPF_TCP_ESTABLISHED
+	})
+	return err != nil || !up
 }
 
 func vaultPath(r *http.Request) string {

@@ -100,11 +100,12 @@ func (s *scene) sound() bool {
 	return at != 0 && time.Since(time.Unix(0, at)) > soundAfter
 }
 
-// readJournal returns the text of all files of the journal.
+// readJournal returns the text of all records of the journal. One that was being written when the provider died is none: it
+// has another name until it is whole, and the next instance removes it.
 func readJournal(dir string) (string, error) {
 	var text strings.Builder
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil || !d.Type().IsRegular() || filepath.Ext(path) != ".json" {
 			return gone(err)
 		}
 		file, err := os.ReadFile(path)

@@ -33,13 +33,12 @@ func main() {
 	}
 	kills := flag.Int("kills", 200, "how often the provider is killed")
 	seed := flag.Uint64("seed", 0, "seed of everything that is random; 0 takes one at random")
-	explain := flag.Bool("v", false, "when a volume was in trouble, show all requests for the first one")
 	flag.Parse()
 	if *seed == 0 {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *kills, *seed, *explain)
+	err := run(ctx, *kills, *seed)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "crash:", err)
@@ -48,7 +47,7 @@ func main() {
 }
 
 // run plays it all and prints the verdict.
-func run(ctx context.Context, kills int, seed uint64, explain bool) (err error) {
+func run(ctx context.Context, kills int, seed uint64) (err error) {
 	s, err := open(ctx, seed)
 	if err != nil {
 		return err
@@ -70,8 +69,6 @@ func run(ctx context.Context, kills int, seed uint64, explain bool) (err error) 
 		v.requests, v.struck, v.checks, v.late, v.lapsed)
 	fmt.Printf("crash kills=%d volumes=%d leaked=%d unclaimed=%d reissued=%d seed=%d\n",
 		kills, v.volumes, len(v.leaked), v.unclaimed, len(v.reissued), seed)
-	if explain {
-		s.explain()
-	}
+	s.explain()
 	return v.error()
 }

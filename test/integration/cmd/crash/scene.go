@@ -55,7 +55,7 @@ type scene struct {
 	mu       sync.Mutex
 	volumes  []*volume
 	troubles []string // what pods met that must not be
-	troubled string   // the first volume that met any
+	blamed   string   // the first volume that something is wrong with
 }
 
 // roles are the Vault roles of a pod's first and second volume.
@@ -150,20 +150,27 @@ func (s *scene) close() error {
 // trouble notes what must not be.
 func (s *scene) trouble(v *volume, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.troubles = append(s.troubles, fmt.Sprintf("%s at %s: %v", v.key, time.Now().Format("15:04:05.000"), err))
-	if s.troubled == "" {
-		s.troubled = v.key
+	s.mu.Unlock()
+	s.blame(v.key)
+}
+
+// blame notes a volume, by its key, that something is wrong with.
+func (s *scene) blame(volume string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blamed == "" {
+		s.blamed = volume
 	}
 }
 
-// explain prints what happened to the first volume in trouble.
+// explain prints what happened to the first volume that something is wrong with.
 func (s *scene) explain() {
-	if s.troubled == "" {
+	if s.blamed == "" {
 		return
 	}
-	fmt.Fprintf(os.Stderr, "crash: requests for %s:\n", s.troubled)
-	for _, line := range s.log.storyOf(s.troubled) {
+	fmt.Fprintf(os.Stderr, "crash: requests for %s:\n", s.blamed)
+	for _, line := range s.log.storyOf(s.blamed) {
 		fmt.Fprintln(os.Stderr, "\t"+line)
 	}
 }

@@ -214,6 +214,7 @@ func (s *scene) count(v *verdict) {
 			v.unclaimed++
 		default:
 			v.leaked = append(v.leaked, "nobody knows of "+e.String())
+			s.blame(e.volume)
 		}
 	}
 	for _, vol := range all {
@@ -223,6 +224,7 @@ func (s *scene) count(v *verdict) {
 		}
 		v.checks += vol.checks
 		vol.mu.Unlock()
+		found := len(v.leaked) + len(v.reissued)
 		logins, reads := s.log.of(vol.key)
 		for _, e := range logins {
 			// Without anybody's doing it ends by itself: that it has is not enough.
@@ -233,6 +235,9 @@ func (s *scene) count(v *verdict) {
 		}
 		v.again(logins, tokenMax-tokenTTL-slack)
 		v.again(reads, leaseMax-leaseTTL-slack)
+		if len(v.leaked)+len(v.reissued) > found {
+			s.blame(vol.key)
+		}
 	}
 }
 
