@@ -144,6 +144,11 @@ func (a *API) get(ctx context.Context, p place, into runtime.Object) error {
 	return a.do(ctx, "get", a.rest.Get(), p, into)
 }
 
+// recall gets an object as the API server remembers it, which may be some moments old.
+func (a *API) recall(ctx context.Context, p place, into runtime.Object) error {
+	return a.do(ctx, "get", a.rest.Get().VersionedParams(&metav1.GetOptions{ResourceVersion: "0"}, a.parameters), p, into)
+}
+
 func (a *API) create(ctx context.Context, p place, object runtime.Object) error {
 	all := p
 	all.name = ""

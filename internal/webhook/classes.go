@@ -92,10 +92,13 @@ type classes struct {
 const maxTries = 5
 
 // ensure sees to it that a class is there and stays: afterwards no sweep deletes it for at least three quarters of the
-// grace. It looks at the living object each time. What it remembered could have been deleted since.
+// grace. What it remembered itself could have been deleted since: it asks the API server each time.
 func (c *classes) ensure(ctx context.Context, namespace string, class Class) error {
 	p := classPlace(namespace, class.Name)
-	var err error
+	stays, err := c.stays(ctx, p, class)
+	if stays || err != nil {
+		return explainClass(err, p)
+	}
 	for range maxTries {
 		live := &secretProviderClass{}
 		err = c.api.get(ctx, p, live)
@@ -127,6 +130,20 @@ func (c *classes) ensure(ctx context.Context, namespace string, class Class) err
 		}
 	}
 	return explainClass(err, p)
+}
+
+// stays tells whether a class is there, says what it should, and was asked for so lately that no sweep takes it for three
+// quarters of the grace. The API server says so from its memory, which may be some moments old: that spares most admissions a
+// read of etcd. Whatever else it says, the living object has to be looked at. It is an error not to be answered.
+func (c *classes) stays(ctx context.Context, p place, class Class) (bool, error) {
+	known := &secretProviderClass{}
+	if err := c.api.recall(ctx, p, known); err != nil {
+		if isAnswered(err) {
+			err = nil
+		}
+		return false, err
+	}
+	return known.DeletionTimestamp == nil && checkClass(known, class, p) == nil && !c.isStale(known, time.Now()), nil
 }
 
 func (c *classes) create(ctx context.Context, p place, class Class) error {

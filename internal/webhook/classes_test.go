@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -55,6 +56,73 @@ func TestClassOfSomebodyElseIsNotTouched(t *testing.T) {
 	if writes := m.writes(); len(writes) != 0 {
 		t.Errorf("got %q, want nothing written", writes)
 	}
+}
+
+// Of a class that was asked for lately, the API server's memory is word enough: that spares etcd a read for each pod of a
+// rollout. Whatever else the memory says, the living object counts.
+func TestClassIsLookedAtAliveWhereMemoryIsNotEnough(t *testing.T) {
+	fresh, old := oldClass("a", 0), oldClass("a", 10*grace)
+	changed := strings.Replace(fresh, `{"roleName": "a"}`, `{"roleName": "admin"}`, 1)
+	going := strings.Replace(fresh, `"metadata": {`, `"metadata": {"deletionTimestamp": "2030-01-01T00:00:00Z", `, 1)
+	for name, row := range map[string]struct {
+		memory, alive string // "" for none
+		gets          int
+		writes        []string
+	}{
+		"asked for lately":            {fresh, fresh, 1, nil},
+		"asked for long ago":          {old, old, 2, []string{"patch secretproviderclasses"}},
+		"touched since":               {old, fresh, 2, nil},
+		"made since":                  {"", fresh, 2, nil},
+		"swept since":                 {old, "", 2, []string{"create secretproviderclasses"}},
+		"mended since":                {changed, fresh, 2, nil},
+		"deleted and made anew since": {going, fresh, 2, nil},
+		"missing":                     {"", "", 2, []string{"create secretproviderclasses"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			classes := m.classes()
+			put := func(text string) {
+				m.server.Remove(classesOf + "a")
+				if text != "" {
+					m.server.Put(classesOf+"a", text)
+				}
+			}
+			put(row.memory)
+			m.server.Lag()
+			put(row.alive)
+			if err := classes.ensure(t.Context(), "shop", class()); err != nil {
+				t.Fatal(err)
+			}
+			if got := m.server.Count("get secretproviderclasses"); got != row.gets {
+				t.Errorf("got %d looks at it, want %d", got, row.gets)
+			}
+			if writes := m.writes(); !slices.Equal(writes, row.writes) {
+				t.Errorf("got %q written, want %q", writes, row.writes)
+			}
+			if ago := time.Since(askedAt(t, m)); ago > time.Minute {
+				t.Errorf("got a class that was last asked for %v ago, want just now", ago)
+			}
+		})
+	}
+}
+
+// An API server that does not answer is asked once: the author of the pod is waiting.
+func TestClassThatNobodyAnswersForIsAskedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		classes := m.classes()
+		m.server.Intercept(func(http.ResponseWriter, *http.Request) bool {
+			time.Sleep(time.Minute)
+			return true
+		})
+		err := classes.ensure(t.Context(), "shop", class())
+		if err == nil || !strings.Contains(err.Error(), "has not answered in time") {
+			t.Errorf("got %v, want that it has not answered", err)
+		}
+		if got := m.server.Count("get secretproviderclasses"); got != 1 {
+			t.Errorf("got %d looks, want 1", got)
+		}
+	})
 }
 
 // The name of a class stands for what it says. One that says something else gives a pod what nobody asked for.

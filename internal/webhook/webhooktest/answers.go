@@ -92,6 +92,9 @@ func (s *Server) answer(verb string, r *http.Request, p place, body []byte) (int
 		return http.StatusCreated, s.store(at, object)
 	}
 	live := s.objects[at]
+	if verb == "get" && s.memory != nil && r.URL.Query().Get("resourceVersion") == "0" {
+		live = s.memory[at]
+	}
 	if live == nil {
 		return failure(http.StatusNotFound, metav1.StatusReasonNotFound, p, "not found")
 	}

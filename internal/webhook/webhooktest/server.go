@@ -16,6 +16,7 @@ package webhooktest
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -42,7 +43,8 @@ type Server struct {
 	news      chan struct{}     // closed and replaced at each change
 	changes   []change
 	intercept func(http.ResponseWriter, *http.Request) bool
-	page      int // objects in a page of a list at most; 0: all
+	page      int               // objects in a page of a list at most; 0: all
+	memory    map[string]Object // what a get of resource version 0 finds; nil: objects
 }
 
 // change is what happened to one object.
@@ -163,6 +165,13 @@ func (s *Server) PageSize(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.page = n
+}
+
+// Lag has the server remember, from now on, what there is now: that is what a get of resource version 0 finds.
+func (s *Server) Lag() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.memory = maps.Clone(s.objects)
 }
 
 // Requests returns all requests by verb and resource, such as "list pods", oldest first.
