@@ -144,6 +144,34 @@ func TestClockThatIsSetBack(t *testing.T) {
 	})
 }
 
+// The node's clock was set ahead between two instances: what is held looks over, and is replaced. What Vault still has of it
+// is given back all the same.
+func TestClockThatIsSetAhead(t *testing.T) {
+	dir := inMemory(t)
+	bubble(t, func(w *world) {
+		w.restart(dir)
+		w.mounted("a")
+		v, old := w.volume("a"), w.shows("a")
+		h := v.shown
+		for _, x := range []*term{&h.token, &h.grants[userSource].term} {
+			x.Start, x.End = x.Start.Add(-24*time.Hour).Round(0), x.End.Add(-24*time.Hour).Round(0)
+		}
+		if err := v.update(); err != nil {
+			w.t.Fatal(err)
+		}
+		w.restart(dir)
+		w.run()
+		time.Sleep(2 * time.Second)
+		if w.shows("a") == old {
+			w.t.Error("the volume shows what looks over")
+		}
+		w.wantOutcomes("replaced ok")
+		time.Sleep(11 * time.Minute) // longer than the grace
+		w.wantOutcomes("released revoked")
+		w.wantLeft(1, 1)
+	})
+}
+
 // The loop is late, because the machine was asleep, say, or the clock went ahead: nothing is done twice, and nothing left
 // out.
 func TestPassThatIsLate(t *testing.T) {

@@ -28,8 +28,12 @@ setup() {
 	polls_go_on 3
 
 	# The last line of the log may be half written.
-	patterns=$BATS_TEST_TMPDIR/patterns texts=$BATS_TEST_TMPDIR/texts
-	(umask 077 && jq -Rn 'inputs | fromjson?' "$E2E_VAULT_AUDIT" | jq -nr -f "$LIB/secrets.jq" >"$patterns")
+	secrets=$BATS_TEST_TMPDIR/secrets patterns=$BATS_TEST_TMPDIR/patterns texts=$BATS_TEST_TMPDIR/texts
+	(
+		umask 077
+		jq -Rn 'inputs | fromjson?' "$E2E_VAULT_AUDIT" | jq -nr -f "$LIB/secrets.jq" >"$secrets"
+		cut -f 2- "$secrets" >"$patterns"
+	)
 	collect "$texts"
 	number=$(find "$texts" -type f | wc -l)
 	say "$(wc -l <"$patterns") forms of secrets, searched in $number texts of $(du -sk "$texts" | cut -f 1) KiB"
@@ -52,12 +56,12 @@ setup() {
 		e2e/logs/*_secrets-store_* node publish volume
 	SIGNS
 
-	search "$patterns" "$texts" || fail "secrets are where they must not be"
+	search "$secrets" "$texts" || fail "secrets are where they must not be"
 	# A search that finds nothing must be able to find.
 	find "$texts" -type f | while read -r text; do
 		printf 'before %s after\n' "$(shuf -n 1 "$patterns")" >>"$text"
 	done
-	run search "$patterns" "$texts"
+	run search "$secrets" "$texts"
 	same "texts in which the search found what was planted" "$(cut -d : -f 1 <<<"$output" | sort -u | count)" "$number"
 }
 
@@ -81,9 +85,16 @@ collect() {
 	cp -r "$E2E_OUTPUT" "$1/e2e"
 }
 
-# search PATTERNS DIRECTORY: tells where secrets are, as file:line, and never what they are; fails if there are any.
+# search SECRETS DIRECTORY: tells where secrets are, as file:line, and which request they are from, but never what they are;
+# fails if there are any.
 search() {
 	local found
-	found=$(grep -rnaFo -f "$1" "$2" | cut -d : -f 1,2 | sort -u || true)
+	found=$(grep -rnaFo -f <(cut -f 2- "$1") "$2" | awk '
+		NR == FNR { at = index($0, "\t"); from[substr($0, at + 1)] = substr($0, 1, at - 1); next }
+		{
+			file = $0; sub(/:.*/, "", file)
+			line = substr($0, length(file) + 2); sub(/:.*/, "", line)
+			print file ":" line ": what was in the " from[substr($0, length(file) + length(line) + 3)]
+		}' "$1" - | sort -u || true)
 	[[ -z $found ]] || fail "$found"
 }
