@@ -46,29 +46,38 @@ type Volume struct {
 	Pod     spec.Pod  // its names, for templates
 	Since   time.Time // when the volume logged in: the time of a template that asks for nothing
 
-	// Read gives the grant of a source. It is called once for each, on goroutines of their own.
+	// Read gives the grant of a source. It is called once for each, on goroutines of their own unless InTurn.
 	Read func(spec.Source) (client.Grant, error)
+
+	// InTurn has the files made one after the other. Where no Read has to wait, that is quicker: to start a goroutine may
+	// wake a thread.
+	InTurn bool
 }
 
 // Files renders all objects or none, sorted by path, and returns what they are made of: the sources that the objects name
-// and those that their templates asked for. Each is read once, and all of them concurrently as far as they are known; one
+// and those that their templates asked for. Each is read once, and all of them concurrently as far as they are known, unless InTurn; one
 // that fails does not stop the others, but too many bytes do. The error joins an [*Error] for each failure (errors.Join), so
 // that all of them are known at once.
 func (r *Renderer) Files(v Volume) ([]File, []spec.Source, error) {
 	w := r.newWork(v)
 	contents := make([][]byte, len(v.Objects))
 	errs := make([]error, len(v.Objects))
+	fill := func(i int, o spec.Object) {
+		defer func() {
+			// No call on this goroutine's stack could fail in its place. A panic's value may be anything.
+			if cause := recover(); cause != nil {
+				errs[i] = fmt.Errorf("internal error (a panic of type %T)", cause)
+			}
+		}()
+		contents[i], errs[i] = w.file(o)
+	}
 	var group sync.WaitGroup
 	for i, o := range v.Objects {
-		group.Go(func() {
-			defer func() {
-				// No call on this goroutine's stack could fail in its place. A panic's value may be anything.
-				if cause := recover(); cause != nil {
-					errs[i] = fmt.Errorf("internal error (a panic of type %T)", cause)
-				}
-			}()
-			contents[i], errs[i] = w.file(o)
-		})
+		if v.InTurn {
+			fill(i, o)
+			continue
+		}
+		group.Go(func() { fill(i, o) })
 	}
 	group.Wait()
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -276,6 +278,53 @@ func TestReadsAreConcurrent(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Where nobody has to wait, no goroutine is started, and all comes out the same: failures and panics, too.
+func TestFilesInTurn(t *testing.T) {
+	good := []spec.Object{
+		{Name: "b", Source: get("p"), Key: "a", Encoding: spec.UTF8, Mode: 0o600},
+		{Name: "a", Source: get("p"), Mode: 0o600},
+		{Name: "c", Template: spec.Template{Text: `{{ with secret "q" }}{{ .Data.a }}{{ end }}`}, Mode: 0o600},
+	}
+	bad := append([]spec.Object{
+		{Name: "none", Source: get("none"), Mode: 0o600},
+		{Name: "panic", Source: get("panic"), Mode: 0o600},
+	}, good...)
+	for name, objects := range map[string][]spec.Object{"good": good, "bad": bad} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0 // by nobody else, or the race detector tells
+			volume := Volume{Objects: objects, Read: func(s spec.Source) (client.Grant, error) {
+				asked++
+				switch s.Path {
+				case "none":
+					return client.Grant{}, errors.New("nothing is there")
+				case "panic":
+					panic("of a test")
+				}
+				return grantOf(s, `{"a": "x"}`), nil
+			}}
+			volume.InTurn = true
+			files, sources, err := New().Files(volume)
+			if want := len(sources); err == nil && asked != want {
+				t.Errorf("asked %d times for %d sources", asked, want)
+			}
+			var guard sync.Mutex
+			read := volume.Read
+			volume.InTurn, volume.Read = false, func(s spec.Source) (client.Grant, error) {
+				guard.Lock()
+				defer guard.Unlock()
+				return read(s)
+			}
+			files2, sources2, err2 := New().Files(volume)
+			if !reflect.DeepEqual(files, files2) || !slices.Equal(sources, sources2) || fmt.Sprint(err) != fmt.Sprint(err2) {
+				t.Errorf("in turn: got %d files of %v, error %v; else %d of %v, error %v", len(files), sources, err, len(files2), sources2, err2)
+			}
+			if (err == nil) != (name == "good") {
+				t.Errorf("got error %v", err)
+			}
+		})
+	}
 }
 
 func TestFilesAreSorted(t *testing.T) {
