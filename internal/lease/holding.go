@@ -221,6 +221,15 @@ func (h *Holding) isDue(life spec.Lifecycle, sources []spec.Source, now time.Tim
 	})
 }
 
+// IsQuiet tells whether nothing of what the holding has is due, and none of the named sources is missing in it: who reads them
+// waits for nobody.
+func (h *Holding) IsQuiet(named []spec.Source) bool {
+	h.mu.Lock()
+	sources := slices.AppendSeq(slices.Clone(named), maps.Keys(h.grants))
+	h.mu.Unlock()
+	return !h.isDue(h.volume.lifecycle(), sources, time.Now())
+}
+
 // wantsSuccessor tells whether a new token is better than this one: it is to be replaced itself, or a grant is, and the
 // token would end before the first renewal of the new one.
 func (h *Holding) wantsSuccessor(life spec.Lifecycle, now time.Time) bool {

@@ -378,3 +378,25 @@ func TestPanicInAReadKeepsNothing(t *testing.T) {
 		t.Error("got an empty grant")
 	}
 }
+
+// A holding is quiet while nothing that it has is due, and nothing that its class names is missing in it: a new one never is.
+func TestQuietHolding(t *testing.T) {
+	bubble(t, func(w *world) {
+		want := func(quiet bool, h *Holding, sources ...spec.Source) {
+			w.t.Helper()
+			if got := h.IsQuiet(sources); got != quiet {
+				w.t.Errorf("with %v: got quiet %t, want %t", sources, got, quiet)
+			}
+		}
+		w.otherRole(nil)
+		h := w.mounted("a", of(userSource, keySource))
+		want(true, h, userSource)
+		want(true, h, userSource, keySource)
+		want(false, h, userSource, staticSource)
+		v := w.open("a", of(userSource, keySource), w.as("other"))
+		want(false, w.holding(v), userSource, keySource)
+		v.Close()
+		time.Sleep(5 * time.Minute) // the key's refresh
+		want(false, h, userSource)
+	})
+}

@@ -117,21 +117,26 @@ func TestNextInstanceCatchesUp(t *testing.T) {
 	})
 }
 
+// moveTerms moves, in the journal, when a pod's token and database user began and end: the clock of a bubble cannot be set,
+// but the times in a record can.
+func (w *world) moveTerms(pod string, by time.Duration) {
+	w.t.Helper()
+	v := w.volume(pod)
+	for _, x := range []*term{&v.shown.token, &v.shown.grants[userSource].term} {
+		x.Start, x.End = x.Start.Add(by).Round(0), x.End.Add(by).Round(0)
+	}
+	if err := v.update(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // The node's clock was set back between two instances: what is held does not lapse for that.
 func TestClockThatIsSetBack(t *testing.T) {
 	dir := inMemory(t)
 	bubble(t, func(w *world) {
 		w.restart(dir)
 		w.mounted("a")
-		v := w.volume("a")
-		// The clock of a bubble cannot be set, but the times in a record can.
-		h := v.shown
-		for _, x := range []*term{&h.token, &h.grants[userSource].term} {
-			x.Start, x.End = x.Start.Add(24*time.Hour).Round(0), x.End.Add(24*time.Hour).Round(0)
-		}
-		if err := v.update(); err != nil {
-			w.t.Fatal(err)
-		}
+		w.moveTerms("a", 24*time.Hour)
 		w.restart(dir)
 		w.run()
 		time.Sleep(time.Second)
@@ -151,14 +156,8 @@ func TestClockThatIsSetAhead(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.restart(dir)
 		w.mounted("a")
-		v, old := w.volume("a"), w.shows("a")
-		h := v.shown
-		for _, x := range []*term{&h.token, &h.grants[userSource].term} {
-			x.Start, x.End = x.Start.Add(-24*time.Hour).Round(0), x.End.Add(-24*time.Hour).Round(0)
-		}
-		if err := v.update(); err != nil {
-			w.t.Fatal(err)
-		}
+		old := w.shows("a")
+		w.moveTerms("a", -24*time.Hour)
 		w.restart(dir)
 		w.run()
 		time.Sleep(2 * time.Second)

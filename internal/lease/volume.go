@@ -148,16 +148,6 @@ func (v *Volume) excuse(err error) {
 	v.keeper.config.Stale()
 }
 
-// IsQuiet tells whether nothing is due of what the volume shows, and nothing is missing of the sources that its class names:
-// who fills it again waits for nobody.
-func (v *Volume) IsQuiet(named []spec.Source) bool {
-	now := time.Now()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	life := v.mount.Class.Lifecycle
-	return v.shown != nil && !v.shown.isDue(life, v.sources, now) && !v.shown.isDue(life, named, now)
-}
-
 // Frozen returns what the volume shows if that is never to change: the class says that a running pod's files stay as
 // they are.
 func (v *Volume) Frozen() (h *Holding, frozen bool) {

@@ -129,27 +129,6 @@ func TestHoldingIsKeptFromMountToMount(t *testing.T) {
 	w.wantOutcomes()
 }
 
-// A volume is quiet while nothing that it shows is due, and its class names nothing that it has not.
-func TestQuietVolume(t *testing.T) {
-	bubble(t, func(w *world) {
-		want := func(quiet bool, sources ...spec.Source) {
-			w.t.Helper()
-			v := w.open("a")
-			defer v.Close()
-			if got := v.IsQuiet(sources); got != quiet {
-				w.t.Errorf("with %v: got quiet %t, want %t", sources, got, quiet)
-			}
-		}
-		want(false, userSource)
-		w.mounted("a", of(userSource, keySource))
-		want(true, userSource)
-		want(true, userSource, keySource)
-		want(false, userSource, staticSource)
-		time.Sleep(5 * time.Minute) // the key's refresh
-		want(false, userSource)
-	})
-}
-
 // Only an answer that cost Vault nothing is one from memory.
 func TestPollsFromMemoryAreCounted(t *testing.T) {
 	w := newWorld(t)

@@ -140,7 +140,7 @@ func (s *Server) files(ctx context.Context, volume *lease.Volume) (made, error) 
 	}
 	named := mount.Class.Sources()
 	files, sources, err := s.renderer.Files(render.Volume{
-		Objects: mount.Class.Objects, Pod: mount.Pod, Since: holding.Since(), InTurn: volume.IsQuiet(named),
+		Objects: mount.Class.Objects, Pod: mount.Pod, Since: holding.Since(), InTurn: holding.IsQuiet(named),
 		Read: func(source spec.Source) (client.Grant, error) {
 			source = shared(source, named)
 			if frozen {

@@ -30,7 +30,7 @@ type entry struct {
 	known             bool      // the provider has it: it was in the journal, or in a volume, or the provider used it
 	end               time.Time // when it ends by itself, as of its last renewal
 	revoked           bool      // of a login: its token was given back
-	struck            bool      // whoever asked was dead when it was answered, or was killed a moment after and had not written it down
+	struck            bool      // its sender was dead by the answer, or was killed a moment after and had not written it down
 }
 
 // line is one request, for whoever has to find out what happened.
