@@ -153,6 +153,11 @@ var (
 	generation1 = filesOf("user 644 u1", "password 400 p1", "tls/key 600 k1", "only/in/one 644 x1")
 	generation2 = filesOf("user 644 u2", "password 400 p2", "tls/key 600 k2", "tls/cert 644 c2", "only-in-two 644 x2")
 	generation3 = filesOf("other 644 o3", "only 644 x3") // "only" was a directory
+
+	// Of one file each, so that the driver's writer cannot but meet what is in its way: it looks at files in any order, and
+	// no further than to the first that is new.
+	onlyDirectory = filesOf("only/in/one 644 x1")
+	onlyFile      = filesOf("only 644 x3")
 )
 
 // The driver must find nothing to change in what was published, nor the other way round: each would move the volume's
@@ -181,7 +186,10 @@ func TestPublishWritesAsTheDriverDoes(t *testing.T) {
 func TestPublishChangesAllFilesInOneSwap(t *testing.T) {
 	p, target := volume(t, "")
 	var last string
-	for _, files := range [][]render.File{generation1, generation2, generation3, generation1, generation3, generation2, nil, generation1} {
+	for _, files := range [][]render.File{
+		generation1, generation2, generation3, generation1, generation3, generation2, nil, generation1,
+		onlyDirectory, onlyFile, onlyDirectory,
+	} {
 		mustPublish(t, p, target, files)
 		wantVolume(t, target, files)
 		shown, err := os.Readlink(filepath.Join(target, dataLink))
