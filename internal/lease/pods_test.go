@@ -102,8 +102,8 @@ func TestMountAfterAPodWasFoundGone(t *testing.T) {
 		v := w.volume("a")
 		v.attended.gone = true
 		w.pods.set("a", Absent)
-		w.run()
 		w.mounted("a")
+		w.run() // only now: the Mount is what came first
 		time.Sleep(time.Minute)
 		w.wantLeft(1, 1)
 	})
