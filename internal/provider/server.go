@@ -58,13 +58,17 @@ func NewServer(c Config) *Server {
 // cutAfter is how long after StopTimeout the connection is cut, if a call still has not ended.
 const cutAfter = 2 * time.Second
 
+// standingBy is how many goroutines wait for calls, with a stack that has grown to what a call needs. (To let a new one's
+// grow was a sixteenth of the work of a poll.) Calls beyond these have one of their own each.
+const standingBy = 4
+
 // Serve answers calls that come in at l until ctx ends, and then until those at work are done, within StopTimeout. Those
 // that take longer are told to end, and answer for themselves: a call whose connection is cut ends with Unavailable,
 // which kubelet takes as maybe mounted.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	work, endWork := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer endWork(nil)
-	server := grpc.NewServer(grpc.ChainUnaryInterceptor(s.intercept, endingWith(work)))
+	server := grpc.NewServer(grpc.ChainUnaryInterceptor(s.intercept, endingWith(work)), grpc.NumStreamWorkers(standingBy))
 	v1alpha1.RegisterCSIDriverProviderServer(server, s)
 
 	served := make(chan error, 1)

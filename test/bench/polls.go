@@ -29,6 +29,10 @@ type called struct {
 	pid    int
 }
 
+// rest is how long the provider wants a volume to have been left alone before it believes the kernel that it is as it was.
+// The driver's polls come more than a minute apart.
+const rest = 1200 * time.Millisecond
+
 // withPolls fills a node and has something done with it, during which Vault must not be asked anything.
 func (w *world) withPolls(ctx context.Context, count int, do func(p *polls) error) error {
 	s, err := w.stores(ctx)
@@ -59,13 +63,25 @@ func (w *world) withPolls(ctx context.Context, count int, do func(p *polls) erro
 		defer stop()
 		p.empty = empty
 		before := proxy.Total()
-		if err := do(p); err != nil {
+		if err := errors.Join(p.settle(ctx), do(p)); err != nil {
 			return err
 		}
 		if asked := proxy.Total() - before; asked != 0 {
 			return fmt.Errorf("%d requests reached Vault during the polls of quiet volumes, want none", asked)
 		}
 		return nil
+	})
+}
+
+// settle waits until all volumes are quiet, and lets the provider find that out.
+func (p *polls) settle(ctx context.Context) error {
+	select {
+	case <-time.After(rest):
+	case <-ctx.Done():
+	}
+	return inParallel(ctx, atOnce, len(p.volumes), func(ctx context.Context, i int) error {
+		_, err := p.poll(ctx, p.ours, i)
+		return err
 	})
 }
 
