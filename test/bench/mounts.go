@@ -9,7 +9,7 @@ import (
 
 // mountFirst compares a first Mount with the two requests that it makes, one at a time and in turns.
 func mountFirst(ctx context.Context, w *world) ([]reading, error) {
-	const runs, each = 7, 20
+	const runs, each = 21, 20
 	var all rounds
 	err := w.withNode(ctx, bed.ProviderOptions{}, func(n *node) error {
 		client := newBare(n.stores.vault.Address, 1)
@@ -53,7 +53,7 @@ func mountFirst(ctx context.Context, w *world) ([]reading, error) {
 
 // mountStorm compares the wall time of a node's first Mounts at its start with that of the requests that they make.
 func mountStorm(ctx context.Context, w *world) ([]reading, error) {
-	const runs, volumes, together = 5, 250, 32
+	const runs, volumes, together = 9, 250, 32
 	s, err := w.stores(ctx)
 	if err != nil {
 		return nil, err
