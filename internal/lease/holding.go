@@ -111,10 +111,6 @@ func (h *Holding) Remembered(source spec.Source) (client.Grant, bool) {
 	return g.Grant, true
 }
 
-// maxSize is how many bytes the grants of one volume may have. Its files may have 1 MiB, but a file may be one small
-// field of a large answer, and the memory is one of the node's for all of its volumes.
-const maxSize = 8 << 20
-
 // fetch asks Vault, keeps the answer and writes it down.
 func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, error) {
 	returned := false
@@ -131,10 +127,10 @@ func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, 
 	}
 	returned = true
 
-	h.mu.Lock()
 	if err == nil {
-		err = h.keep(source, fresh)
+		err = h.admit(source, fresh)
 	}
+	h.mu.Lock()
 	if failure := (*client.Error)(nil); errors.As(err, &failure) {
 		h.doubted = h.doubted || failure.InDoubt
 		h.dead = h.dead || failure.Kind == client.Expired
@@ -150,11 +146,8 @@ func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, 
 
 // keep puts a grant in the place of the source's old one, if there is room; h.mu is held.
 func (h *Holding) keep(source spec.Source, fresh *held) error {
-	size := h.size + len(fresh.Data.Reveal())
+	size := h.sizeWith(source, fresh)
 	old, found := h.grants[source]
-	if found {
-		size -= len(old.Data.Reveal())
-	}
 	if size > maxSize {
 		return &client.Error{
 			Kind: client.Rejected, Op: "read", Path: source.Path,
@@ -295,5 +288,5 @@ func (h *Holding) release(ctx context.Context) error {
 
 // unanswered tells whether err means that Vault had no answer to give yet, as opposed to an answer that we do not like.
 func unanswered(err error) bool {
-	return client.KindOf(err) == client.Unavailable || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	return client.KindOf(err) == client.Unavailable || errors.Is(err, errNodeFull) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }

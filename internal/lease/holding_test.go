@@ -332,6 +332,63 @@ func TestHoldingIsBounded(t *testing.T) {
 	}
 }
 
+// All volumes of a node share the memory for large answers. Those of ordinary size are served whatever others hold.
+func TestLargeAnswersOfANodeAreBounded(t *testing.T) {
+	w := newWorld(t)
+	const size = 1000 << 10
+	write := func(path string, bytes int) spec.Source {
+		w.vault.Write(path, vaulttest.Data{"text": strings.Repeat("x", bytes)})
+		return spec.Source{Method: http.MethodGet, Path: path}
+	}
+	large, small, tiny := write("kv/large", size), write("kv/small", freelyHeld-1<<10), write("kv/tiny", smallAnswer-1<<10)
+	mount := func(pod string, source spec.Source) (*Holding, error) {
+		v := w.open(pod, of(source))
+		defer v.Close()
+		h := w.holding(v)
+		_, err := h.Read(t.Context(), source)
+		if err == nil {
+			v.Show(h, []spec.Source{source})
+		}
+		return h, err
+	}
+	const room = mostHeld / (size - freelyHeld)
+	var holdings []*Holding
+	for range room + 1 {
+		h, err := mount(fmt.Sprint("large", len(holdings)), large)
+		if errors.Is(err, errNodeFull) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		holdings = append(holdings, h)
+	}
+	if n := len(holdings); n < room-1 || n > room {
+		t.Fatalf("%d volumes hold a large answer, want %d", n, room)
+	}
+	if _, err := mount("the rest", write("kv/rest", freelyHeld+mostHeld-w.keeper.held()-smallAnswer/4)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mount("small", small); err != nil {
+		t.Errorf("an answer of ordinary size: %v", err)
+	}
+	if _, err := holdings[0].fetch(t.Context(), large); err != nil {
+		t.Errorf("what is held, once more: %v", err)
+	}
+	if !unanswered(errNodeFull) {
+		t.Error("what was read before is not used while what is read anew finds no room")
+	}
+	// What is not shown any more makes room.
+	for i := range 2 {
+		if _, err := mount(fmt.Sprint("large", i), tiny); err != nil {
+			t.Errorf("a small answer for a volume that holds a large one: %v", err)
+		}
+	}
+	if _, err := mount("another", large); err != nil {
+		t.Errorf("when there is room again: %v", err)
+	}
+}
+
 // What is shown is remembered whatever is due; what was never read is not.
 func TestRemembered(t *testing.T) {
 	bubble(t, func(w *world) {

@@ -49,6 +49,8 @@ type Keeper struct {
 
 	errands sync.WaitGroup // on their way
 
+	growing sync.Mutex // one answer after another is kept; see admit
+
 	writing sync.RWMutex // held for reading while a record is written, so that the end can wait for that
 	over    bool         // another instance may have the journal now; guarded by writing
 

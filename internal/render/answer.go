@@ -21,6 +21,42 @@ type answer struct {
 	data  map[string]any // numbers are json.Number: they keep Vault's own text
 }
 
+// What JSON takes once it is decoded, in bytes and never too few: a map, the first group of eight pairs in it, a list, and
+// for each comma and colon another element or pair, with its value in a box and its share of a growing map or list. A map of
+// seven bytes takes fifty times as much.
+const (
+	heapOfMap     = 64
+	heapOfGroup   = 288
+	heapOfList    = 64
+	heapOfElement = 64
+	heapOfPair    = 64
+)
+
+// sizeDecoded is about what a JSON text takes once it is decoded, and never less. It takes a fraction of the time that
+// decoding takes.
+func sizeDecoded(text []byte) int {
+	size, before := len(text), byte(0)
+	for c := range structure(text) {
+		switch c {
+		case '{':
+			size += heapOfMap
+		case '[':
+			size += heapOfList + heapOfElement
+		case ':':
+			if before == '{' {
+				size += heapOfGroup
+			}
+			size += heapOfPair
+		case ',':
+			size += heapOfElement
+		default:
+			continue
+		}
+		before = c
+	}
+	return size
+}
+
 // decode decodes a grant's data, once for all of its objects. Errors of the JSON package are not passed on: they may
 // quote what they read.
 func decode(grant client.Grant) (answer, error) {

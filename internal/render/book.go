@@ -17,9 +17,12 @@ const maxSources = 100
 // it, so that user name and password belong together.
 type book struct {
 	read func(spec.Source) (client.Grant, error)
+	pool *pool
 
-	mu      sync.Mutex
-	entries map[spec.Source]*entry
+	mu       sync.Mutex
+	entries  map[spec.Source]*entry
+	decoded  int // bytes of all answers, by an estimate that is never too low
+	borrowed int // bytes of them that are taken from what all volumes share
 }
 
 // entry is one source of a book.
@@ -29,8 +32,35 @@ type entry struct {
 	err    error // an [*unreadError]
 }
 
-func newBook(read func(spec.Source) (client.Grant, error)) *book {
-	return &book{read: read, entries: make(map[spec.Source]*entry)}
+func newBook(pool *pool, read func(spec.Source) (client.Grant, error)) *book {
+	return &book{pool: pool, read: read, entries: make(map[spec.Source]*entry)}
+}
+
+// end gives back what was borrowed. The answers are not used any more.
+func (b *book) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pool.giveBack(b.borrowed)
+	b.borrowed = 0
+}
+
+// room takes the bytes of an answer from what the volume, and all volumes together, may have decoded.
+func (b *book) room(bytes int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if bytes > mostDecoded-b.decoded {
+		return faultDecoded
+	}
+	b.decoded += bytes
+	missing := b.decoded - freelyBuilt - b.borrowed
+	if missing <= 0 {
+		return nil
+	}
+	if !b.pool.borrow(missing) {
+		return faultTogether
+	}
+	b.borrowed += missing
+	return nil
 }
 
 // unreadError tells that a source gave nothing to make a file of.
@@ -69,6 +99,10 @@ func (b *book) ask(source spec.Source) (answer, error) {
 		grant, err := b.read(source)
 		if err != nil {
 			e.err = &unreadError{source, err, false}
+			return
+		}
+		if err := b.room(sizeDecoded(grant.Data.Reveal())); err != nil {
+			e.err = &unreadError{source, fmt.Errorf("read %q: %w", source.Path, err), !passes(err)}
 			return
 		}
 		if e.answer, err = decode(grant); err != nil {

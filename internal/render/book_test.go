@@ -3,6 +3,7 @@ package render
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -68,4 +69,103 @@ func TestMostSources(t *testing.T) {
 			t.Errorf("%d asked for: got error %v, want an unfit one with %q", row.asks, err, row.want)
 		}
 	}
+}
+
+// TestDecodedSizeIsNeverTooLow decodes what takes much more memory than its text, and compares it with the estimate.
+func TestDecodedSizeIsNeverTooLow(t *testing.T) {
+	const most = 10 // how many times as much the estimate may be
+	for name, each := range map[string]string{
+		"maps":           `{}`,
+		"maps of one":    `{"":0}`,
+		"maps of three":  `{"a":0, "b":"c", "d":null}`,
+		"maps of nine":   `{"a":0,"b":0,"c":0,"d":0,"e":0,"f":0,"g":0,"h":0,"i":0}`,
+		"lists":          `[]`,
+		"lists of one":   `[0]`,
+		"lists of five":  `[0,0,0,0,0]`,
+		"nested lists":   `[[[[0]]]]`,
+		"numbers":        `0`,
+		"nothing":        `null`,
+		"texts":          `"text"`,
+		"texts with all": `"{[\":,\\"`,
+		"maps in a map":  `{"m":{"":{}}}`,
+		"one key again":  "{" + strings.Repeat(`"k":1,`, 20) + `"k":1}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			grant := grantOf(get("p"), `{"l":[`+strings.Repeat(each+",", 1<<19/len(each))+each+`]}`)
+			before := live()
+			a, err := decode(grant)
+			if err != nil {
+				t.Fatal(err)
+			}
+			took := live() - before
+			runtime.KeepAlive(a)
+			if estimate := sizeDecoded(grant.Data.Reveal()); estimate < int(took) || estimate > most*int(took) {
+				t.Errorf("half a MiB of JSON takes %d bytes; the estimate is %d, want that or up to %d times as much", took, estimate, most)
+			}
+		})
+	}
+	// One map with many pairs has had smaller ones before.
+	var text strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&text, `,"%d":%d`, i, i)
+	}
+	grant := grantOf(get("p"), "{"+text.String()[1:]+"}")
+	before := live()
+	a, err := decode(grant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := live() - before
+	runtime.KeepAlive(a)
+	if estimate := sizeDecoded(grant.Data.Reveal()); estimate < int(took) || estimate > most*int(took) {
+		t.Errorf("a map of 100000 pairs takes %d; the estimate is %d", took, estimate)
+	}
+}
+
+// live is how much memory is in use.
+func live() uint64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
+}
+
+// TestDecodedAnswersAreBounded: a few bytes of JSON can take fifty times as much memory, and it is the provider of all pods
+// that would end for it.
+func TestDecodedAnswersAreBounded(t *testing.T) {
+	r := New()
+	hostile := `{"l":[` + strings.TrimSuffix(strings.Repeat(`{"":0},`, 30_000), ",") + `],"k":"v"}` // 210 KiB
+	volume := func(sources int) Volume {
+		v := Volume{Read: func(s spec.Source) (client.Grant, error) { return grantOf(s, hostile), nil }}
+		for i := range sources {
+			v.Objects = append(v.Objects, spec.Object{Name: fmt.Sprint("o", i), Source: get(fmt.Sprint("p", i)), Key: "k", Encoding: spec.UTF8})
+		}
+		return v
+	}
+	if _, _, err := r.Files(volume(1)); err != nil {
+		t.Errorf("one such answer: got error %v", err)
+	}
+	_, _, err := r.Files(volume(5))
+	if failure, ok := errors.AsType[*Error](err); !ok || !failure.Unfit || !errors.Is(err, faultDecoded) {
+		t.Errorf("five: got error %v, want an unfit one: %s", err, string(faultDecoded))
+	}
+	if n := r.pool.borrowed.Load(); n != 0 {
+		t.Errorf("%d bytes are not given back", n)
+	}
+	// What others have decoded passes.
+	if !r.pool.borrow(mostTogether) {
+		t.Fatal("there is nothing to borrow")
+	}
+	_, _, err = r.Files(volume(1))
+	if failure, ok := errors.AsType[*Error](err); !ok || failure.Unfit || !errors.Is(err, faultTogether) {
+		t.Errorf("while others have all that there is: got error %v, want one that passes: %s", err, string(faultTogether))
+	}
+	small := Volume{
+		Objects: []spec.Object{{Name: "o", Source: get("p"), Key: "k", Encoding: spec.UTF8}},
+		Read:    func(s spec.Source) (client.Grant, error) { return grantOf(s, `{"k":"v"}`), nil },
+	}
+	if _, _, err := r.Files(small); err != nil {
+		t.Errorf("an answer of ordinary size meanwhile: got error %v", err)
+	}
+	r.pool.giveBack(mostTogether)
 }

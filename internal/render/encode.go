@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"iter"
 	"reflect"
 	"strconv"
 	"strings"
@@ -165,27 +166,39 @@ func (m *machine) jsonWriter(name string, escaped, pretty bool) func(any) (strin
 // indentedSize is about how long JSON gets when it is indented, and never less: with deep nesting far more than it was.
 func indentedSize(compact []byte) int {
 	size, depth := len(compact), 0
-	inText, escaped := false, false
-	for _, c := range compact {
-		switch {
-		case inText:
-			inText = escaped || c != '"'
-			escaped = c == '\\' && !escaped
-		case c == '"':
-			inText = true
-		case c == '{' || c == '[':
+	for c := range structure(compact) {
+		switch c {
+		case '{', '[':
 			depth++
 			size += 1 + 2*depth
-		case c == '}' || c == ']':
+		case '}', ']':
 			depth--
 			size += 1 + 2*depth
-		case c == ',':
+		case ',':
 			size += 1 + 2*depth
-		case c == ':':
+		case ':':
 			size++
 		}
 	}
 	return size
+}
+
+// structure yields the characters of JSON that are not within its texts.
+func structure(written []byte) iter.Seq[byte] {
+	return func(yield func(byte) bool) {
+		inText, escaped := false, false
+		for _, c := range written {
+			switch {
+			case inText:
+				inText = escaped || c != '"'
+				escaped = c == '\\' && !escaped
+			case c == '"':
+				inText = true
+			case !yield(c):
+				return
+			}
+		}
+	}
 }
 
 // sink is what an encoder writes to: it asks for room as it gets longer.

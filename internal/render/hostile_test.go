@@ -285,7 +285,7 @@ const mostPeak = 160 << 20
 
 func TestHostileTemplates(t *testing.T) {
 	answers := hugeAnswers()
-	read := newBook(answers.read)
+	read := newBook(newPool(), answers.read)
 	for _, path := range []string{"huge", "list"} { // what decoding takes is no template's
 		if _, err := read.ask(spec.Source{Method: "GET", Path: path, Lenient: true}); err != nil {
 			t.Fatal(err)
@@ -301,7 +301,7 @@ func TestHostileTemplates(t *testing.T) {
 			stop := watchMemory()
 			began := cpu()
 			// The answers are read already; each template has requests of its own.
-			b := newBook(answers.read)
+			b := newBook(newPool(), answers.read)
 			e := execution{ask: func(s spec.Source) (answer, error) {
 				if s.Path == "huge" || s.Path == "list" {
 					return read.ask(s)

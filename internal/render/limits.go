@@ -33,9 +33,12 @@ const (
 	mostFormat  = 16 << 10 // bytes of the format of printf, whose time grows with the square of it
 	mostDepth   = 1000     // levels of a value: who walks it calls itself for each, and a value that contains itself has no end
 
+	mostDecoded = 32 << 20 // bytes that the answers of one volume may take once they are decoded
+
 	// A template can build much and then wait for a Vault that does not answer, and a volume can have many templates. So
-	// each execution has only little to build freely. What it takes beyond that comes from a store that all of them share,
-	// and which is a part of the memory that the provider has. Templates of ordinary size never touch it.
+	// each execution has only little to build freely, and a volume little to decode. What it takes beyond that comes from a
+	// store that all of them share, and which is a part of the memory that the provider has. What is of ordinary size never
+	// touches it.
 	freelyBuilt  = 256 << 10
 	mostTogether = 64 << 20
 

@@ -42,7 +42,8 @@ const (
 	faultTime     = fault("the template computes for more than 5 seconds: make it simpler")
 	faultBuilt    = fault("the template builds more than 32 MiB of texts and lists: make it simpler")
 	faultTouched  = fault("the template hands more than 1 GiB of texts and lists to functions: make it simpler")
-	faultTogether = fault("the templates that are executed at this moment build more than 64 MiB together: this one is tried again later")
+	faultTogether = fault("what is made of Vault's answers at this moment takes more than 64 MiB together: this is tried again later")
+	faultDecoded  = fault("the answers have so many values that the volume takes more than 32 MiB of memory: split the class in two, or keep large secrets as texts")
 )
 
 // once makes one execution.

@@ -60,6 +60,7 @@ type Volume struct {
 // (errors.Join), so that all of them are known at once.
 func (r *Renderer) Files(v Volume) ([]File, []spec.Source, error) {
 	w := r.newWork(v)
+	defer w.book.end()
 	contents := make([][]byte, len(v.Objects))
 	errs := make([]error, len(v.Objects))
 	fill := func(i int, o spec.Object) {

@@ -25,7 +25,7 @@ var sample = vault{
 // around is what an execution has around it: answers by path, of which "dot" is the object's own.
 func around(t testing.TB, answers vault) execution {
 	t.Helper()
-	e := execution{ask: newBook(answers.read).ask, at: time.Unix(1700000000, 0)}
+	e := execution{ask: newBook(newPool(), answers.read).ask, at: time.Unix(1700000000, 0)}
 	if data, found := answers["dot"]; found {
 		dot, err := decode(grantOf(get("dot"), data))
 		if err != nil {

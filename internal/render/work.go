@@ -22,7 +22,7 @@ type work struct {
 }
 
 func (r *Renderer) newWork(v Volume) *work {
-	return &work{Renderer: r, Volume: v, book: newBook(v.Read), begun: make(chan struct{}, mostBegun), turn: make(chan struct{}, 1)}
+	return &work{Renderer: r, Volume: v, book: newBook(r.pool, v.Read), begun: make(chan struct{}, mostBegun), turn: make(chan struct{}, 1)}
 }
 
 // errLeftOut is why a file is not made: the others are too many bytes already.
