@@ -115,10 +115,7 @@ func (c *classes) ensure(ctx context.Context, namespace string, class Class) err
 		case err != nil:
 			return explainClass(err, p)
 		}
-		if live.DeletionTimestamp != nil { // with a finalizer, such as that of a deletion in the foreground
-			return fmt.Errorf("%s is just being deleted: once it is gone, it is made anew for the next pod", p)
-		}
-		if err := checkClass(live, class, p); err != nil {
+		if err := checkLive(live, class, p); err != nil {
 			return err
 		}
 		if !c.isStale(live, time.Now()) {
@@ -130,6 +127,19 @@ func (c *classes) ensure(ctx context.Context, namespace string, class Class) err
 		}
 	}
 	return explainClass(err, p)
+}
+
+// look tells why ensure would fail, as far as that can be seen without writing anything.
+func (c *classes) look(ctx context.Context, namespace string, class Class) error {
+	p := classPlace(namespace, class.Name)
+	live := &secretProviderClass{}
+	switch err := c.api.get(ctx, p, live); {
+	case isMissing(err, p):
+		return nil
+	case err != nil:
+		return explainClass(err, p)
+	}
+	return checkLive(live, class, p)
 }
 
 // stays tells whether a class is there, says what it should, and was asked for so lately that no sweep takes it for three
@@ -155,6 +165,14 @@ func (c *classes) create(ctx context.Context, p place, class Class) error {
 		},
 		Spec: classSpec{Provider: class.Provider, Parameters: class.Parameters},
 	})
+}
+
+// checkLive refuses a class that is on its way out, or does not say what its name stands for.
+func checkLive(live *secretProviderClass, class Class, p place) error {
+	if live.DeletionTimestamp != nil { // with a finalizer, such as that of a deletion in the foreground
+		return fmt.Errorf("%s is just being deleted: once it is gone, it is made anew for the next pod", p)
+	}
+	return checkClass(live, class, p)
 }
 
 // checkClass refuses a class that does not say what its name stands for.

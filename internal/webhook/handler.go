@@ -17,6 +17,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"leasehold/internal/observe"
 	"leasehold/internal/spec"
@@ -33,10 +34,14 @@ const (
 	// maxReview bounds a request. The API server's own bound of an object is 3 MiB, and an update brings two of them.
 	maxReview = 8 << 20
 
-	// maxAtWork is how many bytes of requests are decided about at a time. Reading and comparing objects takes some ten times
-	// their size, and the memory of a replica is limited: it must not end for a crowd of large pods. Ordinary ones have
-	// some KiB, so that hundreds of them have room.
-	maxAtWork = maxReview
+	// ordinaryReview is what a review has at most that is let in with others: nearly all have some KiB. Larger ones are read
+	// and decided about one after the other, and hold up nobody else.
+	ordinaryReview = 128 << 10
+
+	// maxAtWork is how many bytes of ordinary reviews are decided about at a time. Reading and comparing objects takes some
+	// ten times their size, and the memory of a replica is limited: it must not end for a crowd of pods. Hundreds of those
+	// that there are have room.
+	maxAtWork = 2 << 20
 
 	// defaultTimeout is how long the API server waits if it does not say so, and margin how much sooner we answer, so that
 	// our reason is what the pod's author reads.
@@ -77,7 +82,8 @@ const (
 type handler struct {
 	Config
 	classes classes
-	room    *semaphore.Weighted // bytes of requests that are being decided about
+	room    *semaphore.Weighted // bytes of ordinary reviews that are being decided about
+	large   *semaphore.Weighted // one larger review that is being read and decided about
 }
 
 // NewHandler checks the configuration and returns what answers the API server's admission reviews.
@@ -88,14 +94,21 @@ func NewHandler(c Config) (http.Handler, error) {
 	case c.Grace < MinGrace:
 		return nil, errors.New("admissions need a grace of at least " + MinGrace.String())
 	}
-	h := &handler{
-		Config: c, classes: classes{api: c.API, grace: c.Grace, made: c.ClassMade}, room: semaphore.NewWeighted(maxAtWork),
-	}
+	h := newHandler(c)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+PathPods, h.review(whatPod, h.admitPod))
 	mux.HandleFunc("POST "+PathWorkloads, h.review(whatWorkload, h.adviseWorkload))
 	mux.HandleFunc("POST "+PathClasses, h.review(whatClass, h.adviseClass))
 	return mux, nil
+}
+
+func newHandler(c Config) *handler {
+	return &handler{
+		Config:  c,
+		classes: classes{api: c.API, grace: c.Grace, made: c.ClassMade},
+		room:    semaphore.NewWeighted(maxAtWork),
+		large:   semaphore.NewWeighted(1),
+	}
 }
 
 // verdict is the answer about one object. Without an outcome, nothing is said about it.
@@ -127,16 +140,12 @@ func (h *handler) review(what string, decide func(context.Context, *admissionv1.
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(r.Context(), timeLimit(r))
 		defer cancel()
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
-		if err != nil {
-			http.Error(w, fmt.Sprintf("the review cannot be read: %v", err), http.StatusBadRequest)
+		body, leave, refused := h.receive(ctx, w, r)
+		if refused != nil {
+			http.Error(w, refused.text, refused.code)
 			return
 		}
-		if h.room.Acquire(ctx, int64(len(body))) != nil {
-			http.Error(w, "the webhook has too much to do: try again", http.StatusServiceUnavailable)
-			return
-		}
-		defer h.room.Release(int64(len(body)))
+		defer leave()
 		review, err := readReview(body)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -152,6 +161,47 @@ func (h *handler) review(what string, decide func(context.Context, *admissionv1.
 		_, _ = w.Write(text) // who does not take the answer has gone
 		h.note(what, review.Request, v, time.Since(began))
 	}
+}
+
+// refusal is why a review is not decided about.
+type refusal struct {
+	code int // of HTTP
+	text string
+}
+
+var errBusy = &refusal{http.StatusServiceUnavailable, "the webhook has too much to do: try again"}
+
+// receive reads a review and lets it in when there is room. A large one waits outside, where it takes no memory; others are
+// read first, so that who sends slowly holds up nobody. Whoever has decided about it leaves.
+func (h *handler) receive(ctx context.Context, w http.ResponseWriter, r *http.Request) (body []byte, leave func(), refused *refusal) {
+	switch {
+	case r.ContentLength > maxReview:
+		return nil, nil, &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("a review of more than %d MiB is not read", maxReview>>20)}
+	case r.ContentLength < 0 || r.ContentLength > ordinaryReview:
+		if h.large.Acquire(ctx, 1) != nil {
+			return nil, nil, errBusy
+		}
+		leave = func() { h.large.Release(1) }
+		if body, refused = read(w, r); refused != nil {
+			leave()
+		}
+		return body, leave, refused
+	}
+	if body, refused = read(w, r); refused != nil {
+		return nil, nil, refused
+	}
+	if h.room.Acquire(ctx, int64(len(body))) != nil {
+		return nil, nil, errBusy
+	}
+	return body, func() { h.room.Release(int64(len(body))) }, nil
+}
+
+func read(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
+	if err != nil {
+		return nil, &refusal{http.StatusBadRequest, fmt.Sprintf("the review cannot be read: %v", err)}
+	}
+	return body, nil
 }
 
 // decide calls a decision. One that panics fails alone: others wait for theirs.
@@ -174,6 +224,10 @@ func readReview(body []byte) (*admissionv1.AdmissionReview, error) {
 	if json.Unmarshal(body, review) != nil || review.Kind != "AdmissionReview" ||
 		review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Request == nil || review.Request.UID == "" {
 		return nil, errors.New("this is no request of an AdmissionReview of admission.k8s.io/v1")
+	}
+	// It becomes a part of paths that the API server is asked for. All that there are reviews of is in a namespace.
+	if len(validation.IsDNS1123Label(review.Request.Namespace)) > 0 {
+		return nil, errors.New("the review is about something in a namespace whose name cannot be one")
 	}
 	return review, nil
 }
@@ -265,10 +319,11 @@ func (h *handler) admitPod(ctx context.Context, request *admissionv1.AdmissionRe
 	}
 	for _, class := range translation.Classes {
 		v.class = append(v.class, class.Name)
+		see := h.classes.ensure
 		if isDryRun(request) {
-			continue
+			see = h.classes.look
 		}
-		if err := h.classes.ensure(ctx, request.Namespace, class); err != nil {
+		if err := see(ctx, request.Namespace, class); err != nil {
 			failed := fail(err)
 			failed.class = v.class
 			return failed

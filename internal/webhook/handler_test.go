@@ -1,8 +1,10 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -11,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sync/semaphore"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -156,6 +157,39 @@ func TestDryRunWritesNothing(t *testing.T) {
 	}
 }
 
+// What can be seen without writing is told on a dry run as well: kubectl is to show what will happen.
+func TestDryRunLooksForTheClass(t *testing.T) {
+	m := newMachine(t)
+	h := m.handler()
+	dry := func() *admissionv1.AdmissionResponse {
+		return ask(t, h, PathPods, request("pods", "Pod", podText(introduction), dryRun))
+	}
+	if response := ask(t, h, PathPods, request("pods", "Pod", podText(introduction))); !response.Allowed {
+		t.Fatalf("got %+v, want it allowed", response)
+	}
+	at := classesOf + m.wantClasses(1)[0]
+	if response := dry(); !response.Allowed {
+		t.Errorf("its class is there: got %+v, want it allowed", response.Result)
+	}
+	class, err := json.Marshal(m.server.Get(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]string{
+		"somebody has changed it": strings.Replace(string(class), `"provider":"vault"`, `"provider":"another"`, 1),
+		"is just being deleted":   strings.Replace(string(class), `"metadata":{`, `"metadata":{"deletionTimestamp":"2030-01-01T00:00:00Z",`, 1),
+	} {
+		m.server.Put(at, change)
+		if response := dry(); response.Allowed || !strings.Contains(response.Result.Message, want) {
+			t.Errorf("got %+v, want it refused: %s", response, want)
+		}
+	}
+	m.on(http.MethodGet, at[strings.LastIndex(at, "/"):], func(w http.ResponseWriter) { http.Error(w, "404 page not found", http.StatusNotFound) })
+	if response := dry(); response.Allowed || !strings.Contains(response.Result.Message, "knows no SecretProviderClass") {
+		t.Errorf("without the driver: got %+v, want it refused", response)
+	}
+}
+
 func TestPodIsLeftAloneOrDenied(t *testing.T) {
 	for name, row := range map[string]struct {
 		annotations map[string]string
@@ -248,7 +282,9 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 		"no request":      {"POST", PathPods, `{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}`, 400},
 		"another version": {"POST", PathPods, `{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1beta1", "request": {"uid": "1"}}`, 400},
 		"no UID":          {"POST", PathPods, `{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {}}`, 400},
-		"too long":        {"POST", PathPods, strings.Repeat(" ", maxReview+1), 400},
+		"no namespace":    {"POST", PathPods, `{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {"uid": "1"}}`, 400},
+		"a path":          {"POST", PathPods, `{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {"uid": "1", "namespace": "../pods"}}`, 400},
+		"too long":        {"POST", PathPods, strings.Repeat(" ", maxReview+1), 413},
 		"another path":    {"POST", "/", "", 404},
 		"another method":  {"GET", PathPods, "", 405},
 	} {
@@ -262,11 +298,26 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 	}
 }
 
+// One that does not say how long it is, is read no further than others may be.
+func TestReviewOfUnknownLength(t *testing.T) {
+	m := newMachine(t)
+	h := m.handler()
+	for length, want := range map[int]int{ordinaryReview: 200, maxReview: 200, maxReview + 1: 400} {
+		text := reviewText(t, request("pods", "Pod", podText(introduction)))
+		text = append(text, bytes.Repeat([]byte(" "), length-len(text))...)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, PathPods, struct{ io.Reader }{bytes.NewReader(text)})
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); r.ContentLength != -1 || w.Code != want {
+			t.Errorf("%d bytes: got %d %q, want %d", length, w.Code, w.Body, want)
+		}
+	}
+}
+
 // A panic is one admission's. It says nothing of what it was about.
 func TestPanicFailsAlone(t *testing.T) {
 	m := newMachine(t)
 	m.mayPanic = true
-	h := &handler{Config: Config{Log: m.logger(), Admitted: func(string, string, time.Duration) {}}, room: semaphore.NewWeighted(maxAtWork)}
+	h := newHandler(Config{Log: m.logger(), Admitted: func(string, string, time.Duration) {}})
 	server := h.review(whatPod, func(context.Context, *admissionv1.AdmissionRequest) verdict { panic("s.very-secret") })
 	response := ask(t, server, PathPods, request("pods", "Pod", podText(introduction)))
 	if response.Allowed || !strings.Contains(response.Result.Message, "internal error") {

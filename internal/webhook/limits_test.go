@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -125,38 +127,85 @@ func TestHostilePodsAreQuick(t *testing.T) {
 	}
 }
 
-// Large reviews are decided about one after the other; each is answered.
+// Large reviews are read and decided about one after the other, ordinary ones as many as have room; each is answered.
 func TestLargeReviewsWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
-		var atWork, most atomic.Int32
+		var reads atomic.Int32
+		var mu sync.Mutex // guards what follows
+		atWork, most := 0, 0
+		work := func(change int) {
+			mu.Lock()
+			defer mu.Unlock()
+			atWork += change
+			most = max(most, atWork)
+		}
+		mostSince := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			defer func() { most = 0 }()
+			return most
+		}
 		m.server.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "secretproviderclasses") {
-				most.Store(max(most.Load(), atWork.Add(1)))
+				work(+1)
 				time.Sleep(time.Second)
-				atWork.Add(-1)
+				work(-1)
 			}
 			return false
 		})
 		h := m.handler()
-		text := append(reviewText(t, request("pods", "Pod", podText(introduction))), bytes.Repeat([]byte(" "), maxAtWork/2)...)
-		answered := make(chan *httptest.ResponseRecorder)
-		for range 3 {
-			go func() {
-				w := httptest.NewRecorder()
-				h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, PathPods+"?timeout=10s", bytes.NewReader(text)))
-				answered <- w
-			}()
-		}
-		for range 3 {
-			if w := <-answered; w.Code != http.StatusOK || !readResponse(t, w.Body.Bytes()).Allowed {
-				t.Errorf("got %d: %s", w.Code, w.Body)
+		answers := func(count, size int) {
+			text := reviewText(t, request("pods", "Pod", podText(introduction)))
+			text = append(text, bytes.Repeat([]byte(" "), size-len(text))...)
+			var asking sync.WaitGroup
+			for range count {
+				asking.Go(func() {
+					body := &watched{Reader: bytes.NewReader(text), reads: &reads}
+					r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, PathPods+"?timeout=10s", body)
+					r.ContentLength = int64(size)
+					w := httptest.NewRecorder()
+					if h.ServeHTTP(w, r); w.Code != http.StatusOK || !readResponse(t, w.Body.Bytes()).Allowed {
+						t.Errorf("got %d: %s", w.Code, w.Body)
+					}
+				})
 			}
+			asking.Wait()
 		}
-		if most.Load() != 1 {
-			t.Errorf("%d large reviews were at work at a time, want 1", most.Load())
+		var large sync.WaitGroup
+		large.Go(func() { answers(3, ordinaryReview+1) })
+		time.Sleep(time.Second / 2)
+		if n := mostSince(); n != 1 || reads.Load() != 1 {
+			t.Errorf("%d large reviews were at work at a time, and %d read, want 1", n, reads.Load())
+		}
+		began := time.Now()
+		answers(10, 4<<10)
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("ordinary ones took %v, want them to wait for no large one", took)
+		}
+		large.Wait()
+		mostSince()
+		answers(3*maxAtWork/ordinaryReview, ordinaryReview)
+		if n := mostSince(); n != maxAtWork/ordinaryReview {
+			t.Errorf("%d ordinary reviews of the largest size were at work at a time, want %d", n, maxAtWork/ordinaryReview)
 		}
 	})
+}
+
+// watched is a body that tells when somebody begins to read it.
+type watched struct {
+	io.Reader
+	reads *atomic.Int32
+	begun bool
+}
+
+// Read implements io.Reader.
+func (w *watched) Read(into []byte) (int, error) {
+	if !w.begun {
+		w.begun = true
+		w.reads.Add(1)
+	}
+	return w.Reader.Read(into)
 }
 
 // A class that is on its way out would be gone when kubelet looks for it.

@@ -56,7 +56,11 @@ func (n *Namespaces) Run(ctx context.Context) {
 		if time.Since(began) > time.Minute {
 			delay = time.Second
 		}
-		n.log.Debug("the watch of namespaces ended", observe.KeyError, err)
+		if delay == longestDelay { // again and again
+			n.log.Warn("the namespaces cannot be followed: their defaults are those of before", observe.KeyError, err)
+		} else {
+			n.log.Debug("the watch of namespaces ended", observe.KeyError, err)
+		}
 		select {
 		case <-ctx.Done():
 			return

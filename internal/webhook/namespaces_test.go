@@ -2,8 +2,13 @@ package webhook
 
 import (
 	"maps"
+	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // What a namespace says is known without a request once all have been listed, and changes are heard of.
@@ -44,6 +49,29 @@ func TestNamespacesAreFollowed(t *testing.T) {
 		return err != nil && strings.Contains(err.Error(), "read the defaults of the namespace")
 	})
 	stop()
+}
+
+// Defaults that are no longer followed are of use still, and somebody has to hear of it.
+func TestNamespacesThatCannotBeFollowedAreToldOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		m.on(http.MethodGet, "/namespaces", status(http.StatusForbidden, metav1.StatusReasonForbidden))
+		n := NewNamespaces(m.api, m.logger())
+		warnings := func() int {
+			synctest.Wait()
+			return strings.Count(m.log.String(), "level=WARN msg=\"the namespaces cannot be followed")
+		}
+		stop := background(t, n.Run)
+		time.Sleep(time.Second)
+		if got := warnings(); got != 0 {
+			t.Errorf("got %d warnings within a second: it may pass", got)
+		}
+		time.Sleep(time.Minute)
+		if got := warnings(); got == 0 || got > 12 {
+			t.Errorf("got %d warnings within a minute, want some", got)
+		}
+		stop()
+	})
 }
 
 // Whoever gets the annotations may change them.

@@ -62,8 +62,8 @@ func (w *wish) mount(c *corev1.Container, volumes []volume) {
 			isPart := m.SubPath != "" || m.SubPathExpr != ""
 			switch where := path.Clean(m.MountPath); {
 			case where != v.where:
-				if m.Name != v.name && isBelow(where, v.where) {
-					w.impossible("container %s: its mount %s lies below %s, where files can only be read, so that there is nothing to "+
+				if m.Name != v.name && isBelow(where, v.where) { // admitted, the container could never start
+					w.deny("container %s: its mount %s lies below %s, where files can only be read, so that there is nothing to "+
 						"mount it on: move it, or move the secrets with secret-volume-path",
 						quote(c.Name), quote(m.MountPath), quote(v.where))
 				}
