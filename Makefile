@@ -48,7 +48,7 @@ cluster-down: build-cluster ## End it; nothing is left
 unit: ## The quick loop: vet and unit tests
 	go vet ./...
 	go test ./...
-lint: build-lint ## golangci-lint in every module, shellcheck over every script, go.mod tidy and verified
+lint: build-lint ## golangci-lint in every module, shellcheck over every script, go.mod tidy and verified, mutants that apply
 	test/lint
 format: build-lint ## Format the Go code of every module
 	test/lint format
