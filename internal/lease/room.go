@@ -1,7 +1,9 @@
 package lease
 
 import (
-	"errors"
+	"fmt"
+	"maps"
+	"slices"
 
 	"leasehold/internal/spec"
 )
@@ -21,8 +23,8 @@ const (
 )
 
 // errNodeFull is why a large answer cannot be held. It passes when pods end.
-var errNodeFull = errors.New("the volumes of this node hold large secrets of 64 MiB already, and there is no memory for more: " +
-	"read smaller secrets, or wait until other pods have ended")
+var errNodeFull = fmt.Errorf("the volumes of this node hold large secrets of %d MiB already, and there is no memory for more: "+
+	"read smaller secrets, or wait until other pods have ended", mostHeld>>20)
 
 // admit keeps a grant if the volume and the node have room for it.
 func (h *Holding) admit(source spec.Source, fresh *held) error {
@@ -56,7 +58,7 @@ func beyond(size int) int { return max(0, size-freelyHeld) }
 func (k *Keeper) held() int {
 	total := 0
 	for _, v := range k.snapshot() {
-		for h := range v.holdings() {
+		for _, h := range v.holdings() {
 			h.mu.Lock()
 			total += beyond(h.size)
 			h.mu.Unlock()
@@ -66,17 +68,9 @@ func (k *Keeper) held() int {
 }
 
 // holdings returns all that the volume holds, what is to be given back included.
-func (v *Volume) holdings() map[*Holding]bool {
+func (v *Volume) holdings() []*Holding {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	all := make(map[*Holding]bool)
-	for h := range v.unwanted {
-		all[h] = true
-	}
-	for _, h := range []*Holding{v.shown, v.next} {
-		if h != nil {
-			all[h] = true
-		}
-	}
-	return all
+	all := slices.AppendSeq([]*Holding{v.shown, v.next}, maps.Keys(v.unwanted))
+	return slices.DeleteFunc(all, func(h *Holding) bool { return h == nil })
 }

@@ -17,12 +17,10 @@ const maxSources = 100
 // it, so that user name and password belong together.
 type book struct {
 	read func(spec.Source) (client.Grant, error)
-	pool *pool
 
-	mu       sync.Mutex
-	entries  map[spec.Source]*entry
-	decoded  int // bytes of all answers, by an estimate that is never too low
-	borrowed int // bytes of them that are taken from what all volumes share
+	mu      sync.Mutex
+	entries map[spec.Source]*entry
+	decoded budget // of all answers, by an estimate that is never too low
 }
 
 // entry is one source of a book.
@@ -33,34 +31,21 @@ type entry struct {
 }
 
 func newBook(pool *pool, read func(spec.Source) (client.Grant, error)) *book {
-	return &book{pool: pool, read: read, entries: make(map[spec.Source]*entry)}
+	return &book{read: read, decoded: budget{pool: pool}, entries: make(map[spec.Source]*entry)}
 }
 
 // end gives back what was borrowed. The answers are not used any more.
 func (b *book) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.pool.giveBack(b.borrowed)
-	b.borrowed = 0
+	b.decoded.end()
 }
 
 // room takes the bytes of an answer from what the volume, and all volumes together, may have decoded.
 func (b *book) room(bytes int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if bytes > mostDecoded-b.decoded {
-		return faultDecoded
-	}
-	b.decoded += bytes
-	missing := b.decoded - freelyBuilt - b.borrowed
-	if missing <= 0 {
-		return nil
-	}
-	if !b.pool.borrow(missing) {
-		return faultTogether
-	}
-	b.borrowed += missing
-	return nil
+	return b.decoded.take(bytes, mostDecoded, faultDecoded)
 }
 
 // unreadError tells that a source gave nothing to make a file of.

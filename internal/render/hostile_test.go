@@ -358,7 +358,7 @@ func hurried(r *Renderer, text string, e execution) ([]byte, error) {
 	defer r.templates.give(p, m)
 	now := time.Now()
 	return m.once(&run{
-		execution: e, pool: r.pool, deadline: now.Add(mostTime), rest: now.Add(mostTurn),
+		execution: e, budget: budget{pool: r.pool}, deadline: now.Add(mostTime), rest: now.Add(mostTurn),
 		steps: mostSteps - mostSteps/share, touched: mostTouched - mostTouched/share,
 	})
 }
@@ -413,7 +413,7 @@ func prepared(t testing.TB, text string) (*machine, *run) {
 	e := around(t, sample)
 	pool := newPool()
 	pool.enter()
-	return p.machine(), &run{execution: e, pool: pool, deadline: time.Now().Add(time.Hour), rest: time.Now().Add(time.Hour)}
+	return p.machine(), &run{execution: e, budget: budget{pool: pool}, deadline: time.Now().Add(time.Hour), rest: time.Now().Add(time.Hour)}
 }
 
 // TestStepsAreCounted has templates that take ten steps.

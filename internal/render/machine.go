@@ -18,14 +18,12 @@ type machine struct {
 // run is the state of one execution: what is around it, and what it has used up.
 type run struct {
 	execution
+	budget
 	scratch scratch
 
-	pool     *pool
 	deadline time.Time
 	rest     time.Time // when it lets others have the slot
 	steps    int       // bodies of loops and defines that were begun
-	built    int       // bytes of all values that were made
-	borrowed int       // bytes of them that are taken from what all executions share
 	touched  int       // bytes of all values that were handed to functions
 	latest   time.Time
 	usedTime bool // the template has asked for the time
@@ -130,19 +128,7 @@ func (r *run) step() error {
 // room tells whether an execution may still build that many bytes, and takes them from its budget. A function that can
 // make much out of little asks before it builds.
 func (r *run) room(bytes int) error {
-	if bytes < 0 || bytes > mostBuilt-r.built {
-		return faultBuilt
-	}
-	r.built += bytes
-	missing := r.built - freelyBuilt - r.borrowed
-	if missing <= 0 {
-		return nil
-	}
-	if !r.pool.borrow(missing) {
-		return faultTogether
-	}
-	r.borrowed += missing
-	return nil
+	return r.take(bytes, mostBuilt, faultBuilt)
 }
 
 // touch notes that values of that many bytes are handed to a function.
@@ -152,9 +138,6 @@ func (r *run) touch(bytes int) error {
 	}
 	return nil
 }
-
-// end gives back what was borrowed.
-func (r *run) end() { r.pool.giveBack(r.borrowed) }
 
 // output is the file while it grows.
 type output struct {

@@ -40,7 +40,7 @@ func (r *Renderer) execute(t spec.Template, e execution) ([]byte, error) {
 		}
 	}()
 	for pass := 1; ; pass++ {
-		state := &run{execution: e, pool: r.pool, deadline: deadline, rest: time.Now().Add(mostTurn), latest: e.at}
+		state := &run{execution: e, budget: budget{pool: r.pool}, deadline: deadline, rest: time.Now().Add(mostTurn), latest: e.at}
 		contents, err := m.once(state)
 		deadline = state.deadline // it is later by what it waited
 		if err != nil {

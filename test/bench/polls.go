@@ -63,7 +63,10 @@ func (w *world) withPolls(ctx context.Context, count int, do func(p *polls) erro
 		defer stop()
 		p.empty = empty
 		before := proxy.Total()
-		if err := errors.Join(p.settle(ctx), do(p)); err != nil {
+		if err := p.settle(ctx); err != nil {
+			return err
+		}
+		if err := do(p); err != nil {
 			return err
 		}
 		if asked := proxy.Total() - before; asked != 0 {
@@ -75,9 +78,8 @@ func (w *world) withPolls(ctx context.Context, count int, do func(p *polls) erro
 
 // settle waits until all volumes are quiet, and lets the provider find that out.
 func (p *polls) settle(ctx context.Context) error {
-	select {
-	case <-time.After(rest):
-	case <-ctx.Done():
+	if err := pause(ctx, rest); err != nil {
+		return err
 	}
 	return inParallel(ctx, atOnce, len(p.volumes), func(ctx context.Context, i int) error {
 		_, err := p.poll(ctx, p.ours, i)

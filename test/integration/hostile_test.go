@@ -14,7 +14,7 @@ import (
 )
 
 // TestHostileSecretsEndNoProvider: a secret can take fifty times as much memory once it is decoded, and whoever may
-// write eight of them may write a class that names them. The provider lives on within what the chart gives it, and serves
+// write some of them may write a class that names them. The provider lives on within what the chart gives it, and serves
 // others.
 func TestHostileSecretsEndNoProvider(t *testing.T) {
 	t.Parallel()
