@@ -27,16 +27,14 @@ func (p Policy) files(w *wish, pod *corev1.Pod) []file {
 	readers := w.readers(pod)
 	var files []file
 	for _, s := range w.sorted() {
-		object, ok := p.object(w, s, pod)
-		if !ok {
+		// Each looks for its own faults, so that the author hears of all of them at once.
+		object, made := p.object(w, s, pod)
+		name, named := w.fileName(s)
+		mode := p.permissions(w, s, readers)
+		if !made || !named {
 			continue
 		}
-		name, err := w.fileName(s)
-		if err != nil {
-			w.deny("%s: %v", s.namedBy(), err)
-			continue
-		}
-		object.Name, object.Mode = name, p.permissions(w, s, readers)
+		object.Name, object.Mode = name, mode
 		where := w.base
 		if s.mount.given {
 			where = s.mount.value
@@ -75,33 +73,37 @@ func (s *secret) namedBy() annotation {
 	return s.made
 }
 
-// fileName returns where the file of a secret lies below its directory.
-func (w *wish) fileName(s *secret) (string, error) {
+// fileName returns where the file of a secret lies below its directory. It is false when it cannot lie there: that is said
+// already.
+func (w *wish) fileName(s *secret) (string, bool) {
+	wrong := func(format string, args ...any) (string, bool) {
+		w.deny("%s: "+format, append([]any{s.namedBy()}, args...)...)
+		return "", false
+	}
 	if s.file.value != "" {
 		if slices.ContainsFunc(strings.Split(s.file.value, "/"), func(part string) bool { return strings.HasPrefix(part, "..") }) {
-			return "", errors.New(quote(s.file.value) + ` has a part that begins with "..": write a path below the directory of the ` +
-				"secrets without")
+			return wrong(`%s has a part that begins with "..": write a path below the directory of the secrets without`, quote(s.file.value))
 		}
 		if len(s.file.value) > maxPath {
-			return "", errors.New(quote(s.file.value) + " is longer than " + strconv.Itoa(maxPath) + " bytes: shorten it")
+			return wrong("%s is longer than %d bytes: shorten it", quote(s.file.value), maxPath)
 		}
 		name := strings.TrimPrefix(path.Clean("/"+s.file.value), "/")
 		if name == "" {
-			return "", errors.New(quote(s.file.value) + " is the directory of the secrets itself: name a file in it")
+			return wrong("%s is the directory of the secrets itself: name a file in it", quote(s.file.value))
 		}
-		return name, nil
+		return name, true
 	}
 	preserve := w.preserveCase
 	if s.preserveCase != nil {
 		preserve = *s.preserveCase
 	}
 	if strings.HasPrefix(s.raw, "..") {
-		return "", errors.New(`a file's name cannot begin with "..": name it with agent-inject-file-` + s.raw)
+		return wrong(`a file's name cannot begin with "..": name it with agent-inject-file-%s`, s.raw)
 	}
 	if preserve {
-		return s.raw, nil
+		return s.raw, true
 	}
-	return strings.ToLower(s.raw), nil
+	return strings.ToLower(s.raw), true
 }
 
 // object returns what makes the file of a secret, without its name. It is false when nothing does: that is said already.

@@ -142,13 +142,13 @@ func (h *handler) review(what string, decide func(context.Context, *admissionv1.
 		defer cancel()
 		body, leave, refused := h.receive(ctx, w, r)
 		if refused != nil {
-			http.Error(w, refused.text, refused.code)
+			h.turnAway(w, what, refused, time.Since(began))
 			return
 		}
 		defer leave()
 		review, err := readReview(body)
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+			h.turnAway(w, what, &refusal{http.StatusBadRequest, err.Error()}, time.Since(began))
 			return
 		}
 		v := h.decide(ctx, what, review.Request, decide)
@@ -170,6 +170,13 @@ type refusal struct {
 }
 
 var errBusy = &refusal{http.StatusServiceUnavailable, "the webhook has too much to do: try again"}
+
+// turnAway answers a review that is not decided about. To the API server that is a webhook that fails, and so it is counted.
+func (h *handler) turnAway(w http.ResponseWriter, what string, r *refusal, took time.Duration) {
+	h.Admitted(what, outcomeFailed, took)
+	h.Log.Warn("a review was not decided about", "what", what, "status", r.code, "reason", r.text, observe.KeyDuration, took)
+	http.Error(w, r.text, r.code)
+}
 
 // receive reads a review and lets it in when there is room. A large one waits outside, where it takes no memory; others are
 // read first, so that who sends slowly holds up nobody. Whoever has decided about it leaves.

@@ -271,8 +271,6 @@ func TestWhatIsNoPodIsRefused(t *testing.T) {
 }
 
 func TestWhatIsNoReviewIsRefused(t *testing.T) {
-	m := newMachine(t)
-	h := m.handler()
 	for name, row := range map[string]struct {
 		method, path, body string
 		want               int
@@ -289,10 +287,18 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 		"another method":  {"GET", PathPods, "", 405},
 	} {
 		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
 			w := httptest.NewRecorder()
-			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), row.method, row.path, strings.NewReader(row.body)))
-			if w.Code != row.want || strings.Contains(w.Body.String(), "very-secret") {
-				t.Errorf("got %d %q, want %d", w.Code, w.Body, row.want)
+			m.handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), row.method, row.path, strings.NewReader(row.body)))
+			if w.Code != row.want || strings.Contains(w.Body.String()+m.log.String(), "very-secret") {
+				t.Errorf("got %d %q and log %s, want %d", w.Code, w.Body, m.log, row.want)
+			}
+			counted, logged := "", false
+			if row.path == PathPods && row.method == "POST" { // the API server takes that for an admission that failed
+				counted, logged = "pod failed", true
+			}
+			if m.outcomes() != counted || strings.Contains(m.log.String(), "was not decided about") != logged {
+				t.Errorf("counted %q, want %q, and log %s", m.outcomes(), counted, m.log)
 			}
 		})
 	}

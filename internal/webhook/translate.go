@@ -124,6 +124,9 @@ func (w *wish) parameters(c connection, v volume) map[string]string {
 	if c.rootNamespace {
 		parameters["vaultNamespace"] = "/" // an empty parameter would be none, and leave the provider's default
 	}
+	if c.verified {
+		parameters["vaultSkipTLSVerify"] = "false"
+	}
 	return parameters
 }
 

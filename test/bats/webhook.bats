@@ -61,10 +61,26 @@ completed() { get "jobs/$1" | jq -e '.status.succeeded == 1' >/dev/null; }
 	fi
 	contains "why the pod was refused" "$said" agent-inject-command-db-creds agent-configmap "/rol: unknown"
 
+	# The API server's own conditions tell whether the webhook is asked: for annotations on any of these floors.
+	said=$(annotated whfloor 0 '.metadata.annotations = .spec.template.metadata.annotations | del(.spec.template.metadata.annotations)' |
+		kubectl apply -n "$NS" -f - 2>&1)
+	contains "what kubectl said of annotations on the Deployment itself" "$said" Warning "no effect on the Deployment itself" \
+		"move it to spec.template.metadata.annotations"
+	said=$(annotated whcron 0 "$filter | $CRON_JOB" | kubectl apply -n "$NS" -f - 2>&1)
+	contains "what kubectl said of the CronJob" "$said" Warning "pods of this CronJob will be refused" agent-inject-command-db-creds
+	said=$(annotated whcron2 0 "$CRON_JOB"' | .spec.jobTemplate |= (.metadata.annotations = .spec.template.metadata.annotations |
+		del(.spec.template.metadata.annotations))' | kubectl apply -n "$NS" -f - 2>&1)
+	contains "what kubectl said of annotations on the CronJob's Jobs" "$said" Warning "no effect on the CronJob itself" \
+		"move it to spec.jobTemplate.spec.template.metadata.annotations"
+
 	said=$(faulty_class whbad | kubectl apply -n "$NS" -f - 2>&1)
 	contains "what kubectl said of the class" "$said" secretproviderclass.secrets-store.csi.x-k8s.io/whbad Warning \
 		"did you mean roleName?" "parameter roleName is missing" "outside the operator's policy" "objects[0]" "objects[1]"
 }
+
+# What makes a CronJob of a Deployment, for jq; it never runs.
+CRON_JOB='.spec.template.spec.restartPolicy = "Never" | {apiVersion: "batch/v1", kind: "CronJob", metadata, spec: {
+	schedule: "0 0 1 1 *", suspend: true, jobTemplate: {spec: {template: .spec.template}}}}'
 
 # faulty_class NAME: a class with many faults.
 faulty_class() {
