@@ -31,7 +31,7 @@ type Holding struct {
 	behind  time.Time // a grant has come then whose old one the files are still made of; zero: none
 	// overtaken has, for each such source, when the old grant ends.
 	overtaken map[spec.Source]time.Time
-	doubted   bool // Vault may have granted a lease whose answer was lost
+	doubted   bool // Vault has, or may have, granted a lease that is not in grants
 	dead      bool // Vault does not know the token any more
 }
 
@@ -131,6 +131,7 @@ func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, 
 		err = h.admit(source, fresh)
 	}
 	h.mu.Lock()
+	h.doubted = h.doubted || err != nil && grant.LeaseID != "" // which there was no room for
 	if failure := (*client.Error)(nil); errors.As(err, &failure) {
 		h.doubted = h.doubted || failure.InDoubt
 		h.dead = h.dead || failure.Kind == client.Expired
@@ -169,19 +170,37 @@ func (h *Holding) keep(source spec.Source, fresh *held) error {
 }
 
 // retain forgets the grants of all other sources: the files are made of these now. The leases of the others end with the
-// token.
-func (h *Holding) retain(sources []spec.Source) {
+// token. It tells whether the files are made of something newer than before.
+func (h *Holding) retain(made []client.Grant) (newer bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.behind = time.Time{}
-	clear(h.overtaken)
+	// An answer that came after its source had been served from the old grant is not in the files yet.
+	late := make(map[spec.Source]bool)
+	used := make(map[spec.Source]bool, len(made))
+	for _, g := range made {
+		used[g.Source] = true
+		if now, found := h.grants[g.Source]; found && !now.Obtained.Equal(g.Obtained) {
+			late[g.Source] = true
+		}
+	}
+	if newer = !h.behind.IsZero() && len(late) == 0; newer {
+		h.behind = time.Time{}
+	}
+	maps.DeleteFunc(h.overtaken, func(source spec.Source, _ time.Time) bool { return !late[source] })
 	maps.DeleteFunc(h.grants, func(source spec.Source, g *held) bool {
-		gone := !slices.Contains(sources, source)
-		if gone {
+		if !used[source] {
 			h.size -= len(g.Data.Reveal())
 		}
-		return gone
+		return !used[source]
 	})
+	return newer
+}
+
+// isBehind tells whether a grant has come whose old one the files are still made of.
+func (h *Holding) isBehind() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.behind.IsZero()
 }
 
 // inDoubt tells whether the token may have leases that the holding knows nothing of.

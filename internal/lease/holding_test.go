@@ -322,8 +322,20 @@ func TestHoldingIsBounded(t *testing.T) {
 	if err := read(9); client.KindOf(err) != client.Rejected || !strings.Contains(err.Error(), "8388608 bytes") {
 		t.Errorf("got error %v, want Rejected with the limit", err)
 	}
+	if h.inDoubt() {
+		t.Error("the token is in doubt for a secret that was not kept, of which there is no lease")
+	}
+	// Nor is there room for new credentials. Vault has made them, so that this token is not the one to go on with.
+	const frame = len(`{"text":""}`)
+	w.vault.Write("kv/rest", vaulttest.Data{"text": strings.Repeat("x", maxSize-h.size-frame-1)})
+	if _, err := h.Read(t.Context(), spec.Source{Method: http.MethodGet, Path: "kv/rest"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Read(t.Context(), userSource); client.KindOf(err) != client.Rejected || !h.inDoubt() {
+		t.Errorf("got error %v, in doubt: %v; want Rejected and a doubt", err, h.inDoubt())
+	}
 	// What the class does not name any more makes room.
-	v.Show(h, v.Mount().Class.Sources())
+	v.Show(h, h.of(v.Mount().Class.Sources()...))
 	if err := read(9); err != nil {
 		t.Errorf("after the others were forgotten: %v", err)
 	}
@@ -347,7 +359,7 @@ func TestLargeAnswersOfANodeAreBounded(t *testing.T) {
 		h := w.holding(v)
 		_, err := h.Read(t.Context(), source)
 		if err == nil {
-			v.Show(h, []spec.Source{source})
+			v.Show(h, h.of(source))
 		}
 		return h, err
 	}

@@ -346,7 +346,7 @@ func TestForgetAgainstOpen(t *testing.T) {
 				w.t.Fatal(err)
 			} else {
 				w.read(h)
-				v.Show(h, v.Mount().Class.Sources())
+				v.Show(h, h.of(v.Mount().Class.Sources()...))
 			}
 			v.Close()
 			if n := len(records(w.t, dir)); n != 1 {

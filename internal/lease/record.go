@@ -246,7 +246,7 @@ func (k *Keeper) restore(content []byte) (*Volume, error) {
 			v.next = h
 		case roleUnwanted:
 			at := hr.At
-			if latest := v.left.Add(r.Mount.Class.Lifecycle.RevokeGrace); at.After(latest) {
+			if latest := v.left.Add(v.grace()); at.After(latest) {
 				at = latest // the node's clock has been set back since
 			}
 			v.doom(h, at)

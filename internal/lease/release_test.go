@@ -12,6 +12,7 @@ import (
 
 	"leasehold/internal/client"
 	"leasehold/internal/client/vaulttest"
+	"leasehold/internal/spec"
 )
 
 // ends has a pod reach its last phase, and the keeper hear of it.
@@ -69,7 +70,7 @@ func TestEndOfThePodWaitsForAMount(t *testing.T) {
 		w.wantOutcomes()
 		h := w.holding(v)
 		w.read(h)
-		v.Show(h, v.Mount().Class.Sources())
+		v.Show(h, h.of(v.Mount().Class.Sources()...))
 		v.Close()
 		synctest.Wait()
 		w.wantOutcomes("released revoked")
@@ -153,6 +154,38 @@ func TestReplacedSessionIsGivenBackAfterAGrace(t *testing.T) {
 			w.t.Errorf("the token that is shown: %v", err)
 		}
 	})
+}
+
+// Where the driver writes the files it does so after the answer, so that the old bytes are there for a while even without a
+// grace.
+func TestReplacedSessionOutlivesItsBytes(t *testing.T) {
+	for name, row := range map[string]struct {
+		provider bool // writes the files
+		after    time.Duration
+	}{
+		"the provider writes": {true, 0},
+		"the driver writes":   {false, driverWrites},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(w *world) {
+				w.otherRole(nil)
+				w.writes.Store(row.provider)
+				w.run()
+				atOnce := func(m *spec.Mount) { m.Class.Lifecycle.RevokeGrace = 0 }
+				w.mounted("a", atOnce)
+				w.mounted("a", atOnce, w.as("other"))
+				if row.after > 0 {
+					time.Sleep(row.after - time.Second)
+					w.wantOutcomes()
+					w.wantLeft(2, 1)
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				w.wantOutcomes("released revoked")
+				w.wantLeft(1, 1)
+			})
+		})
+	}
 }
 
 func TestAbandonedVolumeIsGivenBack(t *testing.T) {

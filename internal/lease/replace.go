@@ -156,8 +156,9 @@ func (v *Volume) replace(ctx context.Context) (err error) {
 		v.mu.Unlock()
 		return errNotAsked
 	}
-	shown := v.shown
+	shown, overtaken := v.shown, false
 	if err == nil && shown.isDue(life, v.sources, now) {
+		overtaken = shown.isBehind()
 		if err = v.refilling.excuse; err == nil {
 			err = errStillDue
 		}
@@ -168,6 +169,9 @@ func (v *Volume) replace(ctx context.Context) (err error) {
 	asked := v.request
 	v.mu.Unlock()
 	v.replaced(before, wasDue, err, now)
+	if overtaken { // by what is there now
+		v.arrived(shown)
+	}
 	if !asked {
 		return errNotAsked
 	}

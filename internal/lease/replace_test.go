@@ -379,6 +379,11 @@ func TestVolumeThatOnlyTheDriverWrites(t *testing.T) {
 				w.wantNoEvent()
 				time.Sleep(25 * time.Minute) // half of the time for it is over
 				w.wantEvent("a CredentialsEnd", "enableSecretRotation")
+				time.Sleep(10 * time.Minute)
+				w.wantNoEvent()
+				w.mounted("a") // a late poll; when there is none again, that is news
+				time.Sleep(105 * time.Minute)
+				w.wantEvent("a CredentialsEnd", "enableSecretRotation")
 				w.wantRefills(0)
 				time.Sleep(10 * time.Hour)
 				w.wantNoEvent()
@@ -608,6 +613,29 @@ func TestLateLeaseIsShown(t *testing.T) {
 			})
 		})
 	}
+}
+
+// One that comes after the old one was served, and before the files that were made of that are shown, is not in them either.
+func TestLeaseThatComesWhileTheOldOneIsWrittenIsShown(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.users("10m", "20m")
+		w.run()
+		w.mounted("a")
+		old := w.shows("a")
+		arrived, release := w.hold("GET", userPath)
+		w.beforeShow = func() {
+			release()
+			synctest.Wait()
+		}
+		<-arrived
+		time.Sleep(refillTimeout + time.Second) // the refill has given up, and has written what it had
+		time.Sleep(2 * time.Second)
+		if w.shows("a") == old {
+			w.t.Error("the volume shows the lease that nobody renews")
+		}
+		w.wantCount("GET", userPath, 2)
+		w.wantNoEvent()
+	})
 }
 
 // A panic while a volume is filled fails that volume, not the provider.

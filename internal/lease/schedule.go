@@ -117,10 +117,17 @@ func (t term) renewed(r client.Renewal, now time.Time) term {
 	return t
 }
 
-// restored is the term as another instance has written it down. If it begins only later, the node's clock has been set
-// back since, and nobody knows how much of it is left: it is taken to be due.
+// restored is the term as another instance has written it down, from here on by the clock that nobody can set. If it begins
+// only later, the node's clock has been set back since, and nobody knows how much of it is left: it is taken to be due.
 func (t term) restored(l spec.Lifecycle, now time.Time) term {
-	if !t.Start.After(now) || t.Kind == kindCertificate { // a certificate goes by the clock itself
+	if t.Kind == kindCertificate { // it goes by the clock itself
+		return t
+	}
+	if !t.Start.After(now) {
+		t.Start = now.Add(t.Start.Sub(now))
+		if !t.End.IsZero() {
+			t.End = now.Add(t.End.Sub(now))
+		}
 		return t
 	}
 	whole := t.End.Sub(t.Start)

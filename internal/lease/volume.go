@@ -338,12 +338,29 @@ func (v *Volume) land(l *login, fresh, refused *Holding) error {
 	return err
 }
 
-// Show says that the volume's files are now made of h's grants of these sources. What they were made of before is
-// given back after a grace, because a reader may still hold old bytes. It tells whether the volume showed nothing before.
-func (v *Volume) Show(h *Holding, sources []spec.Source) (first bool) {
+// driverWrites is how long at least a replaced token lives on where the driver writes the files: it does that only when it has
+// the answer, and may take its time.
+const driverWrites = 30 * time.Second
+
+// grace is how long a replaced token lives on; v.mu is held.
+func (v *Volume) grace() time.Duration {
+	grace := v.mount.Class.Lifecycle.RevokeGrace
+	if v.written {
+		return grace
+	}
+	return max(grace, driverWrites)
+}
+
+// Show says that the volume's files are now made of these grants of h. What they were made of before is given back after a
+// grace, because a reader may still hold old bytes. It tells whether the volume showed nothing before.
+func (v *Volume) Show(h *Holding, grants []client.Grant) (first bool) {
 	now := time.Now()
+	sources := make([]spec.Source, len(grants))
+	for i, g := range grants {
+		sources[i] = g.Source
+	}
 	v.mu.Lock()
-	h.retain(sources)
+	newer := h.retain(grants)
 	dirty := v.dirty || v.unwritten || v.shown != h || !slices.Equal(v.sources, sources)
 	v.changed = v.changed || dirty
 	old := v.shown
@@ -354,10 +371,13 @@ func (v *Volume) Show(h *Holding, sources []spec.Source) (first bool) {
 	v.doom(v.next, now)
 	v.next = nil
 	if old != h {
-		v.doom(old, now.Add(v.mount.Class.Lifecycle.RevokeGrace))
+		v.doom(old, now.Add(v.grace()))
 	}
 	if !h.isDue(v.mount.Class.Lifecycle, sources, now) {
 		v.refilling.tries, v.refilling.after, v.refilling.trouble = 0, time.Time{}, trouble{}
+	}
+	if newer {
+		v.refilling.told = nil // which was about what is replaced now
 	}
 	first = old == nil
 	v.mu.Unlock()

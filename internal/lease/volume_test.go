@@ -111,7 +111,7 @@ func TestHoldingIsKeptFromMountToMount(t *testing.T) {
 	if got := w.holding(v); got != first {
 		t.Error("the second try has another holding")
 	}
-	if !v.Show(first, v.Mount().Class.Sources()) {
+	if !v.Show(first, first.of(v.Mount().Class.Sources()...)) {
 		t.Error("the first time shown was not told")
 	}
 	v.Close()
@@ -120,7 +120,7 @@ func TestHoldingIsKeptFromMountToMount(t *testing.T) {
 	if got := w.holding(v); got != first {
 		t.Error("a poll has another holding")
 	}
-	if v.Show(first, v.Mount().Class.Sources()) {
+	if v.Show(first, first.of(v.Mount().Class.Sources()...)) {
 		t.Error("a poll was told as the first time shown")
 	}
 	v.Close()

@@ -60,6 +60,7 @@ type world struct {
 	refills     atomic.Int32
 	panics      atomic.Bool           // a refill does
 	notAllowed  atomic.Pointer[error] // what a refill fails with before it asks anybody
+	beforeShow  func()                // when the files have been made
 
 	mu       sync.Mutex
 	outcomes []string          // "released revoked", "renewed token ok", "replaced ok" ...
@@ -277,7 +278,7 @@ func (w *world) fill(ctx context.Context, v *Volume, mount bool) (*Holding, erro
 		}
 	}
 	var all []string
-	var sources []spec.Source
+	var grants []client.Grant
 	ask := func(source spec.Source) (string, error) {
 		grant, found := client.Grant{}, false
 		if frozen {
@@ -289,8 +290,8 @@ func (w *world) fill(ctx context.Context, v *Volume, mount bool) (*Holding, erro
 				return "", err
 			}
 		}
-		if !slices.Contains(sources, source) {
-			sources = append(sources, source)
+		if !slices.ContainsFunc(grants, func(g client.Grant) bool { return g.Source == source }) {
+			grants = append(grants, grant)
 		}
 		all = append(all, string(grant.Data.Reveal()))
 		return string(grant.Data.Reveal()), nil
@@ -310,11 +311,25 @@ func (w *world) fill(ctx context.Context, v *Volume, mount bool) (*Holding, erro
 	if !written && !mount {
 		return nil, errors.New("the volume is not where the provider may write")
 	}
-	v.Show(h, sources)
+	if w.beforeShow != nil {
+		w.beforeShow()
+	}
+	v.Show(h, grants)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.files[v.Mount().Pod.Name] = strings.Join(all, "\n")
 	return h, nil
+}
+
+// of returns the grants of some sources, as far as there are any.
+func (h *Holding) of(sources ...spec.Source) []client.Grant {
+	var grants []client.Grant
+	for _, source := range sources {
+		grant, _ := h.Remembered(source)
+		grant.Source = source
+		grants = append(grants, grant)
+	}
+	return grants
 }
 
 // shows is what the files of a pod's volume were made of.

@@ -90,7 +90,7 @@ func (s *Server) answer(ctx context.Context, mount spec.Mount) (answer, error) {
 		return answer{}, err
 	}
 	volume.Written(written)
-	first := volume.Show(made.holding, made.sources)
+	first := volume.Show(made.holding, made.grants)
 	return answer{made.files, volume.VersionKey(), first}, nil
 }
 
@@ -112,7 +112,7 @@ func (s *Server) Refill(ctx context.Context, volume *lease.Volume) error {
 	if !written {
 		return errNotWritten // so the files are still made of what they were
 	}
-	volume.Show(made.holding, made.sources)
+	volume.Show(made.holding, made.grants)
 	return nil
 }
 
@@ -124,7 +124,7 @@ var errOldLogin = errors.New("the class says rotation: off, so the volume keeps 
 type made struct {
 	files   []render.File
 	holding *lease.Holding
-	sources []spec.Source
+	grants  []client.Grant // of the holding: what the files are made of
 }
 
 // files makes the files of a volume. What is frozen stays as it is, whatever is due; only what it never had is read, if
@@ -139,7 +139,7 @@ func (s *Server) files(ctx context.Context, volume *lease.Volume) (made, error) 
 		}
 	}
 	named := mount.Class.Sources()
-	files, sources, err := s.renderer.Files(render.Volume{
+	files, grants, err := s.renderer.Files(render.Volume{
 		Objects: mount.Class.Objects, Pod: mount.Pod, Since: holding.Since(), InTurn: holding.IsQuiet(named),
 		Read: func(source spec.Source) (client.Grant, error) {
 			source = shared(source, named)
@@ -161,10 +161,9 @@ func (s *Server) files(ctx context.Context, volume *lease.Volume) (made, error) 
 		files = append(files, render.File{Path: name, Mode: mount.Mode, Contents: []byte(holding.Token().Reveal())})
 		slices.SortFunc(files, func(a, b render.File) int { return cmp.Compare(a.Path, b.Path) })
 	}
-	for i, source := range sources {
-		sources[i] = shared(source, named)
-	}
-	return made{files, holding, slices.Compact(sources)}, nil // twins are side by side
+	// Sources that share a grant are side by side.
+	grants = slices.CompactFunc(grants, func(a, b client.Grant) bool { return a.Source == b.Source })
+	return made{files, holding, grants}, nil
 }
 
 // shared returns the source that answers for one that a template asks for: the same as an object of the class names it, if

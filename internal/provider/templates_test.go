@@ -103,6 +103,9 @@ func TestSharedSourceIsReplacedOnce(t *testing.T) {
 	pod.parameters = map[string]string{"refresh": "1s"}
 	pod.mustMount(t, "- {objectName: name, secretPath: kv/app, secretKey: username}\n"+
 		templated("greeting", `Hello, {{ with secret "kv/app" }}{{ .Data.username }}{{ end }}`))
+	if asked := b.since(0); len(asked) != 2 {
+		t.Errorf("asked Vault for %q, want a login and one reading of what both files are made of", asked)
+	}
 	b.vault.Write("kv/app", vaulttest.Data{"username": "changed"})
 	select {
 	case outcome := <-b.changed:

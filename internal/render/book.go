@@ -97,16 +97,17 @@ func (b *book) ask(source spec.Source) (answer, error) {
 	return e.answer, e.err
 }
 
-// sources returns all that was asked for, in a stable order.
-func (b *book) sources() []spec.Source {
+// grants returns all that was given, in a stable order of the sources.
+func (b *book) grants() []client.Grant {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	list := make([]spec.Source, 0, len(b.entries))
-	for source := range b.entries {
-		list = append(list, source)
+	list := make([]client.Grant, 0, len(b.entries))
+	for _, e := range b.entries {
+		list = append(list, e.answer.grant)
 	}
-	slices.SortFunc(list, func(a, b spec.Source) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Method, b.Method), cmp.Compare(a.Args, b.Args))
+	slices.SortFunc(list, func(a, b client.Grant) int {
+		return cmp.Or(cmp.Compare(a.Source.Path, b.Source.Path), cmp.Compare(a.Source.Method, b.Source.Method),
+			cmp.Compare(a.Source.Args, b.Source.Args))
 	})
 	return list
 }

@@ -93,6 +93,28 @@ func FuzzData(f *testing.F) {
 	})
 }
 
+// FuzzJSON reads the whole answer. Its data are all there, but for a remaining time.
+func FuzzJSON(f *testing.F) {
+	seed(f)
+	f.Fuzz(func(t *testing.T, data string) {
+		got, want, ok := written(t, spec.FormatJSON, data)
+		if !ok {
+			return
+		}
+		if _, ok := want["ttl"].(json.Number); ok && want["last_vault_rotation"] != nil {
+			delete(want, "ttl")
+		}
+		decoder := json.NewDecoder(bytes.NewReader(got))
+		decoder.UseNumber()
+		var read struct {
+			Data map[string]any `json:"data"`
+		}
+		if err := decoder.Decode(&read); err != nil || !reflect.DeepEqual(read.Data, want) {
+			t.Errorf("%q has data %+v, %v; want %+v", got, read.Data, err, want)
+		}
+	})
+}
+
 // asTexts returns what a file of texts must hold: of KV version 2 the secret's own fields, and no remaining time.
 func asTexts(t *testing.T, data map[string]any) map[string]string {
 	t.Helper()

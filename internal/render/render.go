@@ -54,11 +54,11 @@ type Volume struct {
 	InTurn bool
 }
 
-// Files renders all objects or none, sorted by path, and returns what they are made of: the sources that the objects name
-// and those that their templates asked for. Each is read once, and all of them concurrently as far as they are known, unless
+// Files renders all objects or none, sorted by path, and returns what they are made of: the grants of the sources that the
+// objects name and of those that their templates asked for. Each is read once, and all of them concurrently as far as they are known, unless
 // InTurn; one that fails does not stop the others, but too many bytes do. The error joins an [*Error] for each failure
 // (errors.Join), so that all of them are known at once.
-func (r *Renderer) Files(v Volume) ([]File, []spec.Source, error) {
+func (r *Renderer) Files(v Volume) ([]File, []client.Grant, error) {
 	w := r.newWork(v)
 	defer w.book.end()
 	contents := make([][]byte, len(v.Objects))
@@ -113,7 +113,7 @@ func (r *Renderer) Files(v Volume) ([]File, []spec.Source, error) {
 		return nil, nil, errors.Join(failures...)
 	}
 	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
-	return files, w.book.sources(), nil
+	return files, w.book.grants(), nil
 }
 
 // mostNamed is how many objects or keys an error names. An error ends in events and logs.
