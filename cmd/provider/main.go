@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"leasehold/internal/observe"
 	"leasehold/internal/podwatch"
@@ -40,6 +41,7 @@ func main() {
 		os.Exit(2)
 	}
 	podwatch.RouteLogs(log)
+	time.Local = time.UTC // templates can ask for it, and the node's zone is nobody's business
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, c, log); err != nil {

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,6 +72,34 @@ func TestCommandLine(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a template makes of a time does not depend on the node, nor does the log.
+func TestZoneOfTheNodeIsNotUsed(t *testing.T) {
+	c := command(t, "-http-addr=127.0.0.1:0", "-journal-on-disk", "-state-dir="+t.TempDir(), "-providers-dir=/dev/null/x")
+	// A zone of 45 minutes, as a file: a machine may have no names of zones.
+	zone := filepath.Join(t.TempDir(), "zone")
+	if err := os.WriteFile(zone, zoneFile(45*60), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Env = append(c.Env, "TZ=:"+zone)
+	out, err := c.CombinedOutput()
+	if err == nil {
+		t.Fatal("it started without a directory for its socket")
+	}
+	if text := string(out); !strings.Contains(text, `Z","level"`) || strings.Contains(text, "+00:45") {
+		t.Errorf("got log\n%s\nwant its times in UTC", text)
+	}
+}
+
+// zoneFile is what the file of a time zone says that is always so many seconds east of Greenwich.
+func zoneFile(seconds int32) []byte {
+	file := append([]byte("TZif"), make([]byte, 1+15)...) // version 1, and what is reserved
+	for _, count := range []uint32{0, 0, 0, 0, 1, 4} {    // no leap seconds and no transitions, one type, its name's bytes
+		file = binary.BigEndian.AppendUint32(file, count)
+	}
+	file = binary.BigEndian.AppendUint32(file, uint32(seconds))
+	return append(file, 0, 0, 'X', 'X', 'X', 0)
 }
 
 func TestSignalsEndTheProvider(t *testing.T) {
