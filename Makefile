@@ -54,21 +54,21 @@ format: build-lint ## Format the Go code of every module
 	test/lint format
 
 ##@ Test it
-.PHONY: test golden unit-race contract oracle integration hammer crash chart e2e nogap release soak fuzz mutants lean
+.PHONY: test golden unit-race hammer contract oracle integration crash chart e2e nogap release soak fuzz mutants lean
 test: ## Everything that must hold, in order, with the seconds that each part took
 	test/run
 golden: ## What becomes of each of the injector's annotations: pairs of files, a pod in and a pod out; every row must have one
 	@cd internal/webhook && go test -count=1 -run '^TestGolden$$'
 unit-race: ## Unit tests under the race detector
 	CGO_ENABLED=1 go test -race ./...
+hammer: ## Polls, refills, crashes and readers at one volume at once, HAMMER=60s
+	HAMMER=$(HAMMER) CGO_ENABLED=1 go test -race -count=1 -timeout=0 -v -run '^TestHammer$$' ./internal/provider
 contract: build-vault build-withvault ## The same suite against the fake Vault and the real one: they must agree
 	$(BIN)/withvault go test -count=1 -run Contract ./internal/client/...
 oracle: build-oracle ## Templates come out as from consul-template, byte for byte, but for the differences that are documented
 	cd test/oracle && $(CURDIR)/$(BIN)/oracle.test -test.timeout=10m
 integration: build-vault build-provider ## The provider process with a real Vault and PostgreSQL
 	cd test/integration && go test -count=1 -parallel=16 ./...
-hammer: ## Polls, refills, crashes and readers at one volume at once, HAMMER=60s
-	HAMMER=$(HAMMER) CGO_ENABLED=1 go test -race -count=1 -timeout=0 -v -run '^TestHammer$$' ./internal/provider
 crash: build-vault build-provider build-crash ## Kill the provider KILLS times while pods come and go, and count what is left
 	$(BIN)/crash -kills=$(KILLS) -seed=$(SEED)
 chart: build-helm build-provider build-webhook ## The chart: what it renders, what it refuses, and whether deployment/ is up to date
@@ -91,7 +91,7 @@ lean: ## What the product depends on: few modules, each with a reason, and no te
 
 ##@ Measure it
 .PHONY: bench simulate
-bench: build-vault build-provider build-webhook build-kubernetes build-bench ## The figures of docs/performance.md and their targets; NAME=mount_again_ratio for one, FLAGS=-list
+bench: deps build-vault build-provider build-webhook build-kubernetes build-bench ## The figures of docs/performance.md and their targets; NAME=mount_again_ratio for one, FLAGS=-list
 	@$(BIN)/bench -name='$(NAME)' $(FLAGS)
 simulate: ## What reaches Vault in a second, from 10 nodes to 10,000, by the provider's own policy in virtual time
 	@cd internal/lease && SIMULATE=all go test -count=1 -timeout=0 -run '^TestSimulation$$'

@@ -78,14 +78,30 @@ remember() {
 	done
 }
 
+# vanishes SECONDS ROLE: everything that the role's pods had is gone within that time; else what is left has leaked.
+vanishes() {
+	eventually "$1" "nothing is left of $2" returned "$2" || {
+		left "$2" >>"$LEAKS"
+		return 1
+	}
+}
+
+# left ROLE: how much is left of what its pods had: of users, leases and tokens the number of which there are most. It is one
+# at least: the last may go while they are counted, and who should tell may be away.
+left() {
+	{
+		echo 1
+		users "$1" | count || true
+		leases "$1" | count || true
+		tokens "$1" | count || true
+	} | sort -n | tail -n 1
+}
+
 # released ROLE [SECONDS [SINCE]]: everything that the role's pods had is gone within that time. Notes how long it took for each
 # remembered pod, from its end or from SINCE, whatever is later; and what is left if anything is.
 released() {
 	local role=$1 seconds=${2:-60} since=${3:-0} name user end gone
-	if ! eventually "$seconds" "nothing is left of $role" returned "$role"; then
-		users "$role" | count >>"$LEAKS"
-		return 1
-	fi
+	vanishes "$seconds" "$role" || return
 	while read -r name user; do
 		[[ $user == *"-$role-"* ]] || continue
 		end=$(over "$name") && eventually 10 "the watch knows that the user of $name has gone" has_gone "$user" || return
@@ -278,7 +294,7 @@ runs_no_more() { ! runs "$1"; }
 	on_bed start postgres
 	began=$(now)
 	has_users re-db 3
-	eventually 240 "nothing is left of re-db" returned re-db
+	vanishes 240 re-db
 	say "re-db: 3 pods; Vault, which tries again by itself, had them gone $(since "$began") s after the database was back"
 }
 no_tokens() { [[ -z $(tokens "$1") ]]; }
@@ -327,8 +343,6 @@ counted() {
 	between "database users of fm-key, whatever kubelet has tried" "$(users fm-key | count)" 0 1
 	delete pods/fm-deny
 	delete pods/fm-key
-	for role in fm-deny fm-key fm-slow fm-db; do
-		eventually 60 "nothing is left of $role" returned "$role" || { users "$role" | count >>"$LEAKS" && return 1; }
-	done
+	for role in fm-deny fm-key fm-slow fm-db; do vanishes 60 "$role"; done
 }
 has_token() { [[ -n $(tokens "$1") ]]; }

@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	longestLife = time.Second // of an instance, when what it is to be killed at does not happen
+	longestLife = 2 * time.Second // of an instance, when what it is to be killed at does not happen
 
 	// Now and then an instance lives for longer: for a second after its start it leaves alone what the driver may be about
-	// to write, so what lives shorter never replaces anything. After soundAfter nothing has an excuse any more.
+	// to write, so what lives shorter never replaces anything. After soundAfter nothing has an excuse any more. Most of what
+	// it is given comes so long before its end that no kill is an excuse for not knowing of it.
 	calmEvery  = 15 // instances
 	calmLife   = 4 * time.Second
 	soundAfter = 3 * time.Second
@@ -43,10 +44,11 @@ func (s *scene) killAll(ctx context.Context, kills int) error {
 		case <-ctx.Done():
 		}
 		limit.Stop()
-		at := time.Now()
+		at := kill{from: time.Now()}
 		s.launched.Store(0)
 		s.provider.Kill()
-		s.lastKill = at
+		at.to = time.Now()
+		s.lastKill = at.from
 		text, err := readJournal(s.journal)
 		if err != nil {
 			return err
@@ -87,7 +89,7 @@ func (s *scene) moment() <-chan struct{} {
 	case 6:
 		return s.trigger.set(journal, "", n)
 	default:
-		limit := []time.Duration{100, 300, 700}[s.random.IntN(3)] * time.Millisecond
+		limit := []time.Duration{100, 300, 700, 2000}[s.random.IntN(4)] * time.Millisecond
 		fire := make(chan struct{})
 		time.AfterFunc(time.Duration(s.random.Int64N(int64(limit))), func() { close(fire) })
 		return fire

@@ -30,7 +30,7 @@ type entry struct {
 	known             bool      // the provider has it: it was in the journal, or in a volume, or the provider used it
 	end               time.Time // when it ends by itself, as of its last renewal
 	revoked           bool      // of a login: its token was given back
-	struck            bool      // its sender was dead by the answer, or was killed a moment after and had not written it down
+	orphan            bool      // its sender was dead before it arrived
 }
 
 // line is one request, for whoever has to find out what happened.
@@ -39,10 +39,8 @@ type line struct {
 	volume, text string
 }
 
-// afterAnswer is how long after Vault's answer a request still counts as in flight: the provider has to read the answer and
-// write the journal, and this machine may be busy. It is no longer than most instances live; those that live longer, and
-// the last one, show that nothing is forgotten.
-const afterAnswer = time.Second
+// kill is a kill of the provider: it lived until after from, and was dead by to.
+type kill struct{ from, to time.Time }
 
 // recorder stands between the provider and Vault. It notes who got what, and delays some of it, so that kills strike
 // requests in flight.
@@ -57,16 +55,14 @@ type recorder struct {
 	tokens map[string]*entry // :: token -> its login
 	leases map[string]*entry // :: lease -> its read
 	total  int
-	kills  []time.Time
+	kills  []kill // in order
 	story  []line
-	early  []string        // tokens that were used before the journal had them
-	open   map[*entry]bool // carried out or about to be, and not yet answered
+	early  []string // tokens that were used before the journal had them
 }
 
 func newRecorder(seed uint64, t *trigger, journal func() (string, error)) *recorder {
 	return &recorder{
 		trigger: t, journal: journal, random: rand.New(rand.NewPCG(seed, 1)), tokens: make(map[string]*entry), leases: make(map[string]*entry),
-		open: make(map[*entry]bool),
 	}
 }
 
@@ -91,10 +87,13 @@ func (r *recorder) behave(w http.ResponseWriter, req *http.Request, pass http.Ha
 	req.Body = io.NopCloser(bytes.NewReader(body))
 	path, token := strings.TrimPrefix(req.URL.Path, "/v1/"), req.Header.Get("X-Vault-Token")
 
+	// A living sender is one that lived at this time, and a dead one one that died before it.
 	e := &entry{arrived: time.Now()}
+	if bed.HungUp(req) {
+		e.orphan, e.arrived = true, time.Now()
+	}
 	r.mu.Lock()
 	r.total++
-	r.open[e] = true
 	r.use(path, token, body)
 	r.mu.Unlock()
 	r.trigger.pull(request, path)
@@ -112,11 +111,8 @@ func (r *recorder) behave(w http.ResponseWriter, req *http.Request, pass http.Ha
 	w.WriteHeader(said.Code)
 	_, _ = w.Write(said.Body.Bytes()) // whoever asked may be dead
 	_ = http.NewResponseController(w).Flush()
-	// A request may get here only after its sender's death, when all was counted that was on its way.
-	dead := bed.HungUp(req)
 	r.mu.Lock()
-	e.answered, e.struck = time.Now(), e.struck || dead
-	delete(r.open, e)
+	e.answered = time.Now()
 	r.mu.Unlock()
 	r.trigger.pull(answer, path)
 }
@@ -148,8 +144,8 @@ func (r *recorder) storyOf(volume string) []string {
 			lines = append(lines, l)
 		}
 	}
-	for _, at := range r.kills {
-		lines = append(lines, line{at: at, text: "kill"})
+	for _, k := range r.kills {
+		lines = append(lines, line{at: k.from, text: "kill"})
 	}
 	slices.SortFunc(lines, func(a, b line) int { return a.at.Compare(b.at) })
 	var all []string
@@ -281,20 +277,12 @@ func (r *recorder) shows(user string) {
 	}
 }
 
-// killed notes that the provider died at a moment and left this journal.
-func (r *recorder) killed(at time.Time, journal string) {
+// killed notes that the provider was killed and left this journal.
+func (r *recorder) killed(k kill, journal string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.look(journal)
-	r.kills = append(r.kills, at)
-	for e := range r.open {
-		e.struck = true // if Vault carries it out, nobody will hear of it
-	}
-	for _, e := range slices.Concat(r.logins, r.reads) {
-		if !e.known && !e.answered.IsZero() && e.answered.After(at.Add(-afterAnswer)) {
-			e.struck = true
-		}
-	}
+	r.kills = append(r.kills, k)
 }
 
 // of returns the logins and reads of a volume, in the order in which Vault carried them out.
@@ -316,6 +304,6 @@ func (e *entry) String() string {
 	if e.lease == "" {
 		what = "token " + e.accessor
 	}
-	return fmt.Sprintf("%s of %s, asked %s, answered %s, known %t, struck %t", what, e.volume,
-		e.arrived.Format("15:04:05.000"), e.answered.Format("15:04:05.000"), e.known, e.struck)
+	return fmt.Sprintf("%s of %s, asked %s, answered %s, known %t, orphan %t", what, e.volume,
+		e.arrived.Format("15:04:05.000"), e.answered.Format("15:04:05.000"), e.known, e.orphan)
 }
