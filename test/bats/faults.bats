@@ -48,8 +48,15 @@ setup_file() { grant faults; }
 	patch "csidrivers/$CSIDRIVER" '{"spec": {"tokenRequests": null, "serviceAccountTokenInSecrets": null}}'
 	pod tokens tokens
 	told 60 tokens "the driver sent no service account token" 'add "tokenRequests: [{audience: vault}]"' "CSIDriver object $CSIDRIVER"
+	# The chart's notes look at the same object.
+	advice='The driver asks for no service account token of audience "vault"'
+	said=$(notes)
+	contains "the chart's notes" "$said" "$advice"
 	mend_csidriver
 	starts 60 tokens
+	said=$(notes)
+	contains "the chart's notes, once it is mended" "$said" "rollout status daemonset/$RELEASE-provider"
+	lacks "the chart's notes, once it is mended" "$said" "$advice"
 }
 mend_csidriver() {
 	[[ ! -e $BATS_TEST_TMPDIR/tokens.json ]] || patch "csidrivers/$CSIDRIVER" "$(<"$BATS_TEST_TMPDIR/tokens.json")"

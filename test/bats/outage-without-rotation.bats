@@ -12,8 +12,8 @@ teardown() { everything_is_back; }
 	vault_is_down offvault
 }
 
-@test "rotation off: the provider is absent; pods wait, and never start without their secrets" {
-	provider_is_absent off-prov 10
+@test "rotation off: the provider is absent for a minute; pods wait, and never start without their secrets" {
+	provider_is_absent off-prov 60
 }
 
 @test "rotation off: a mounted volume is not asked for again, and stays as it is when Vault is down" {

@@ -34,6 +34,7 @@ load lib/all
 	same "the new pod was ready before the old one was told to end" "$order" true
 
 	all_started "$notes/started"
+	none_failed
 	kept stays
 	queries stays >/dev/null
 }
@@ -53,6 +54,14 @@ started() {
 	local n
 	n=$(get "pods?labelSelector=case=rollout" | jq '[.items[] | select(.status.phase == "Succeeded")] | length') &&
 		((n >= $1)) || fail "$n pods have come to their end"
+}
+# none_failed: kubelet had to repeat no mount of these pods, which their own end would not tell.
+none_failed() {
+	local uids failed
+	uids=$(get "pods?labelSelector=case=rollout" | jq -c '[.items[].metadata.uid]') &&
+		failed=$(get "events?fieldSelector=reason=FailedMount" | jq -r --argjson uids "$uids" '.items[] |
+			select(.involvedObject.uid | IN($uids[])) | "\(.involvedObject.name), \(.count // 1) times: \(.message)"') || return
+	[[ -z $failed ]] || fail "mounts failed during the update:" "$failed"
 }
 # all_started FILE: every pod that was made has found its secrets; prints how long the slowest took.
 all_started() {

@@ -40,6 +40,7 @@ provider_is_absent() {
 	still_waits "$2" "$1-a" "$1-b" "$1-c"
 	began=$(now)
 	present
+	# After a minute kubelet's next try may be another minute away.
 	starts 120 "$1-a" "$1-b" "$1-c"
 	say "absent for $2 s; $(since "$began") s from its return to the last pod"
 	has_users "$1" 3

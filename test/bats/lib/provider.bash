@@ -29,6 +29,14 @@ provider_ready() {
 		.desiredNumberScheduled') && pods=$(provider_pods | count) && same "provider pods" "$pods" "$nodes"
 }
 
+# notes: what the chart tells the operator of this cluster, by an upgrade that is not done.
+notes() {
+	local said
+	said=$(helm upgrade "$RELEASE" "$ROOT/charts/leasehold" -n "$SYSTEM" -f "$E2E_OUTPUT/values.json" --dry-run=server 2>&1) ||
+		fail "$said" || return
+	sed -n '/^NOTES:$/,$p' <<<"$said"
+}
+
 # provider_pods: their names, one a line; those that are ending too.
 provider_pods() { NS=$SYSTEM get "pods?labelSelector=$SELECTOR" | jq -r '.items[].metadata.name'; }
 

@@ -3,13 +3,18 @@
 
 # check_environment reports everything that is missing at once.
 check_environment() {
-	local name missing=()
+	local name nodes missing=()
 	for name in KUBECONFIG KUBERNETES_API VAULT_ADDR VAULT_TOKEN PGHOST PGUSER PGPASSWORD E2E_APP_IMAGE E2E_PROVIDER_IMAGE E2E_WEBHOOK_IMAGE; do
 		[[ -n ${!name:-} ]] || missing+=("the variable $name")
 	done
 	for name in bats curl helm jq kubectl openssl psql; do
 		command -v "$name" >/dev/null || missing+=("the command $name")
 	done
+	# What cases count, kill and replace is one provider's. A cluster that does not answer is told of later.
+	if [[ -n ${KUBECONFIG:-} ]] && nodes=$(kubectl get nodes --output=name --request-timeout=30s 2>/dev/null) &&
+		[[ $nodes == *$'\n'* ]]; then
+		missing+=("a cluster of one node: this one has $(count <<<"$nodes")")
+	fi
 	((${#missing[@]} == 0)) || fail "The end-to-end suite needs a cluster and what lies around it. Missing:" "${missing[@]/#/  }" \
 		"\"build/bin/cluster run -- test/bats/run\" brings all of it."
 }

@@ -2,7 +2,7 @@
 // leaves nothing behind.
 //
 // A cluster belongs to one process, its owner: process 1 of the namespaces is the owner's child and dies with it, and
-// with process 1 everything in there. What the kernel does not clean up by itself, the control groups and a directory, is
+// with process 1 everything in there. What the kernel does not clean up by itself, the control groups and directories, is
 // removed by a janitor, which outlives the owner, however that ends.
 package host
 
@@ -59,13 +59,13 @@ func Start(h Home, o node.Options, build string) (*Owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	// PostgreSQL runs as a user of its own, and has to pass through.
-	if err := os.Chmod(scratch, 0o711); err != nil {
-		return nil, err
-	}
 	owner := &Owner{
 		home: h, options: o, ended: make(chan struct{}),
 		place: node.Place{Build: build, Scratch: scratch, Cgroup: "/" + cgroupPrefix() + strconv.Itoa(os.Getpid())},
+	}
+	// PostgreSQL runs as a user of its own, and has to pass through.
+	if err := errors.Join(os.Chmod(scratch, 0o711), os.Mkdir(owner.place.Temporary(), 0o700)); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(scratch))
 	}
 	if err := owner.startJanitor(lock); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(scratch))
@@ -86,7 +86,11 @@ func (w *Owner) startJanitor(lock *os.File) error {
 		return err
 	}
 	defer func() { _ = in.Close() }() // the janitor has its own
-	cmd := self("janitor", w.place.Scratch, w.place.Cgroup)
+	home := ""
+	if w.home.Private {
+		home = w.home.Dir
+	}
+	cmd := self("janitor", w.place.Cgroup, w.place.Scratch, home)
 	cmd.Stdin, cmd.Stderr = in, os.Stderr
 	cmd.ExtraFiles = []*os.File{lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's interrupt is not for the janitor
@@ -97,15 +101,16 @@ func (w *Owner) startJanitor(lock *os.File) error {
 	return nil
 }
 
-// Janitor waits until nobody holds the other end of its input any more, and removes what is left then.
-func Janitor(scratch, cgroup string) error {
+// Janitor waits until nobody holds the other end of its input any more, and removes what is left then. home is empty if it
+// is to stay.
+func Janitor(cgroup, scratch, home string) error {
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		return err
 	}
 	err := removeCgroup(cgroup)
 	// Processes that were killed may write until the kernel is done with them.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		failed := os.RemoveAll(scratch)
+		failed := errors.Join(os.RemoveAll(scratch), os.RemoveAll(home))
 		if failed == nil || time.Now().After(deadline) {
 			return errors.Join(err, failed)
 		}
@@ -124,6 +129,7 @@ func (w *Owner) startFirst() error {
 		return errors.Join(err, reports.Close())
 	}
 	cmd := self("init", string(text))
+	cmd.Env = append(os.Environ(), "TMPDIR="+w.place.Temporary())
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.ExtraFiles = []*os.File{write}
 	cmd.SysProcAttr = &syscall.SysProcAttr{

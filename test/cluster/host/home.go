@@ -15,7 +15,10 @@ import (
 
 // Home is the directory by which a cluster is found again. Its lock is held as long as anything of the cluster is left,
 // so that there is no state to believe in: held is up, free is down.
-type Home struct{ Dir string }
+type Home struct {
+	Dir     string
+	Private bool // of this one cluster, and gone with it
+}
 
 // State is what is known of a cluster that is up.
 type State struct {

@@ -252,6 +252,7 @@ func (n *Node) environment() (map[string]string, error) {
 		return nil, err
 	}
 	return map[string]string{
+		"TMPDIR":             n.place.Temporary(),
 		"KUBECONFIG":         n.kubeconfig,
 		"KUBERNETES_API":     api(),
 		"VAULT_ADDR":         n.vault.Address,

@@ -67,6 +67,9 @@ func (p Place) bin(name string) string { return filepath.Join(p.Build, "bin", na
 
 func (p Place) debian(path string) string { return filepath.Join(p.Build, "debian", path) }
 
+// Temporary is for the temporary files of all that runs in the cluster.
+func (p Place) Temporary() string { return filepath.Join(p.Scratch, "tmp") }
+
 // Chart is the driver's own chart.
 func (p Place) Chart() string { return filepath.Join(p.Build, "charts", "secrets-store-csi-driver") }
 

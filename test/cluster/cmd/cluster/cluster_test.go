@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,15 +122,21 @@ func TestKilledOwnerLeavesNothing(t *testing.T) {
 	if err := syscall.Kill(s.Owner, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	gone(t, s)
+	gone(t, s.leftovers)
 	if _, err := cluster(t, "exec", "-dir="+home, "--", "true"); err == nil {
 		t.Error("a cluster that was killed is still found")
 	}
 }
 
 func TestKilledRunLeavesNothing(t *testing.T) {
-	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), program, "run", "-dir="+home, "-driver=false", "sh", "-c", "echo inside; exec sleep 600")
+	temporary := t.TempDir()
+	// PostgreSQL runs as a user of its own, and has to pass through.
+	if err := errors.Join(os.Chmod(filepath.Dir(temporary), 0o711), os.Chmod(temporary, 0o711)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "run", "-driver=false",
+		"sh", "-c", `echo "$LEASEHOLD_CLUSTER" "$(mktemp)"; exec sleep 600`)
+	cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
 	inside, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -137,46 +144,86 @@ func TestKilledRunLeavesNothing(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := inside.Read(make([]byte, 1)); err != nil {
+	var home, file string
+	if _, err := fmt.Fscan(inside, &home, &file); err != nil {
 		t.Fatalf("the command in the cluster did not start: %v", err)
+	}
+	for _, path := range []string{home, file} {
+		if _, err := os.Stat(path); err != nil || !strings.HasPrefix(path, temporary+"/") {
+			t.Errorf("%q is not in %q (%v): that nothing is left there would prove nothing", path, temporary, err)
+		}
 	}
 	s := stateOf(t, home)
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = cmd.Process.Wait()
-	gone(t, s)
+	gone(t, func(t *testing.T) []string { return append(s.leftovers(t), entries(t, temporary)...) })
 }
 
-// TestNothingOfTheMachineChanges looks at what a cluster writes to in its own namespaces, from outside.
+// entries returns what is in a directory.
+func entries(t *testing.T, dir string) []string {
+	t.Helper()
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paths []string
+	for _, entry := range all {
+		paths = append(paths, filepath.Join(dir, entry.Name()))
+	}
+	return paths
+}
+
+// TestNothingOfTheMachineChanges looks at what a cluster writes to in its own namespaces, from outside. The driver's pod is
+// one with volumes, and a mount for one of them.
 func TestNothingOfTheMachineChanges(t *testing.T) {
 	before := machine(t)
-	out := must(t, "run", "-driver=false", "sh", "-c", "ls /etc/cni/net.d /run/containerd /var/lib/kubelet; cat /proc/sys/net/ipv4/ip_forward; ip link")
-	for _, want := range []string{"10-leasehold.conflist", "containerd.sock", "pods", "cni0"} {
+	out := must(t, "run", "sh", "-c",
+		"ls /etc/cni/net.d /run/containerd /var/lib/kubelet; cat /proc/sys/net/ipv4/ip_forward /proc/mounts; ip link")
+	for _, want := range []string{"10-leasehold.conflist", "containerd.sock", "pods", "/volumes/kubernetes.io~projected/", "cni0"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("within the cluster there is no %q: the look from outside would prove nothing\n%s", want, out)
 		}
 	}
 	after := machine(t)
 	for what, was := range before {
-		if after[what] != was {
-			t.Errorf("%s changed\nfrom %s\nto   %s", what, was, after[what])
+		if went, came := without(was, after[what]), without(after[what], was); went != "" || came != "" {
+			t.Errorf("%s changed\nfrom\n%sto\n%s", what, went, came)
 		}
 	}
 }
 
-// machine is what a node would change if it had no namespaces of its own.
+// without returns the lines of a text that another one does not have.
+func without(text, other string) string {
+	known := make(map[string]bool)
+	for line := range strings.Lines(other) {
+		known[line] = true
+	}
+	var left strings.Builder
+	for line := range strings.Lines(text) {
+		if !known[line] {
+			left.WriteString(line)
+		}
+	}
+	return left.String()
+}
+
+// machine is what a node would change if it had no namespaces of its own. Where others write at any time, it is names only,
+// and none of what comes and goes on every machine.
 func machine(t *testing.T) map[string]string {
 	t.Helper()
 	state := make(map[string]string)
 	for name, command := range map[string]string{
 		"interfaces": "ip -brief link | sort",
-		"mounts":     "cut -d ' ' -f 5 /proc/self/mountinfo | sort",
+		"mounts":     "cut -d ' ' -f 5 /proc/self/mountinfo | sort | uniq -c",
 		"iptables":   "iptables-save | grep -v '^[#:]'; true",
-		"/etc":       "find /etc | sort | cksum",
-		"/run":       "find /run /var/run/ -maxdepth 2 | sort | cksum",
-		"/var/lib":   "find /var/lib -maxdepth 2 | sort | cksum",
-		"settings":   "cd /proc/sys && grep -H . net/ipv4/ip_forward vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/hostname",
+		"/etc":       `find /etc ! -name 'resolv.conf*' \( -type f -printf '%p %m %s %T@\n' -o -printf '%p %m %l\n' \) 2>/dev/null | sort`,
+		"/opt":       "find /opt -maxdepth 3 2>/dev/null | sort",
+		"/run":       "find /run /var/run/ -maxdepth 2 ! -path '*/run/user/*' 2>/dev/null | sort",
+		"/var": `find /var -maxdepth 3 \( -path /var/cache -o -path /var/spool -o -path /var/tmp \) -prune \
+			-o -path '/var/log/*' ! -type d -o -print 2>/dev/null | sort`,
+		"settings": "cd /proc/sys && grep -H . net/ipv4/ip_forward vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/hostname",
 	} {
 		out, err := exec.CommandContext(t.Context(), "sh", "-c", command).CombinedOutput()
 		if err != nil {
@@ -188,14 +235,14 @@ func machine(t *testing.T) map[string]string {
 }
 
 // gone waits until nothing is left of a cluster whose owner was killed.
-func gone(t *testing.T, s owned) {
+func gone(t *testing.T, leftovers func(*testing.T) []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		left := s.leftovers(t)
+		left := leftovers(t)
 		if len(left) == 0 {
 			return
 		}

@@ -263,7 +263,8 @@ func runIn(ctx context.Context, args []string) (int, error) {
 		if h.Dir, err = os.MkdirTemp("", "leasehold-cluster-home-"); err != nil {
 			return 1, err
 		}
-		defer func() { _ = os.RemoveAll(h.Dir) }()
+		h.Private = true
+		defer func() { _ = os.RemoveAll(h.Dir) }() // if no janitor came to be
 	}
 	b, err := build()
 	if err != nil {

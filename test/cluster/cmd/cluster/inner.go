@@ -16,7 +16,7 @@ const reportsAt = 3
 // inner is this program in the parts that it starts itself.
 func inner(ctx context.Context, part string, args []string) (int, error) {
 	if part == "janitor" {
-		return 0, host.Janitor(args[0], args[1])
+		return 0, host.Janitor(args[0], args[1], args[2])
 	}
 	if part == "owner" {
 		var o node.Options
