@@ -10,7 +10,7 @@
 // of at least five rounds. What is compared with is as good as we could make it: the bare client keeps its connections,
 // decodes no more than it needs, and sends the same two requests.
 //
-//	bench                                    everything, some five minutes
+//	bench                                    everything, some six minutes
 //	bench -name 'mount_again_ratio,rss_*'    some of it
 //	bench -list                              what there is
 //	bench -short-ok                          exit with 0 though a figure is short: for exploration

@@ -165,6 +165,18 @@ func (n *node) layOut(pod bed.Pod, role, objects string) (*volume, error) {
 	return v, nil
 }
 
+// set sets a parameter of the volume's class.
+func (v *volume) set(name, value string) error {
+	var attributes map[string]string
+	if err := json.Unmarshal([]byte(v.request.GetAttributes()), &attributes); err != nil {
+		return err
+	}
+	attributes[name] = value
+	text, err := json.Marshal(attributes)
+	v.request.Attributes = string(text)
+	return err
+}
+
 // mount is a Mount as the driver makes it: it asks the provider, and compares or writes the files.
 func (n *node) mount(ctx context.Context, v *volume) error {
 	client, err := n.clients.Get(ctx, "vault")

@@ -20,7 +20,7 @@ import (
 const podsPath = "/api/v1/namespaces/" + appsSpace + "/pods"
 
 // release is how long a pod's database user outlives the pod: from when the API server tells of the pod's end until the
-// user's row in pg_roles is gone. One half of the pods ends as Jobs' do, and is then deleted; the other half is deleted.
+// user's row in pg_roles is gone. One half of the pods ends as Jobs' do; the other half is deleted.
 func release(ctx context.Context, w *world) ([]reading, error) {
 	const pods = 150
 	var took []float64
