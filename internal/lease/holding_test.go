@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -341,6 +342,29 @@ func TestHoldingIsBounded(t *testing.T) {
 	}
 	if n := len(h.grants); n != 2 {
 		t.Errorf("got %d grants, want 2", n)
+	}
+}
+
+// Two objects may ask for one source, and an answer may come between what they are served.
+func TestSourceOfWhichOldAndNewIsShown(t *testing.T) {
+	w := newWorld(t)
+	v := w.open("a")
+	h := w.holding(v)
+	w.read(h)
+	old := h.of(userSource)
+	v.Show(h, old)
+	if _, err := h.fetch(t.Context(), userSource); err != nil {
+		t.Fatal(err)
+	}
+	fresh := h.of(userSource)
+	for name, made := range map[string][]client.Grant{"old, new": slices.Concat(old, fresh), "new, old": slices.Concat(fresh, old)} {
+		v.Show(h, made)
+		if behind := h.isBehind(); !behind || len(v.sources) != 1 {
+			t.Errorf("%s: got behind %v and sources %v, want that a file is behind, and one source", name, behind, v.sources)
+		}
+	}
+	if v.Show(h, slices.Concat(fresh, fresh)); h.isBehind() || len(h.overtaken) > 0 {
+		t.Error("the files are made of the new one, and the old one is still thought to be shown")
 	}
 }
 

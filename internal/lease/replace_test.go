@@ -193,6 +193,24 @@ func TestNoServiceAccountTokenForALogin(t *testing.T) {
 	})
 }
 
+// It is told once, also where something else is read anew meanwhile.
+func TestEndIsToldOnceThoughSomethingElseIsReplaced(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.newToken(time.Hour)
+		w.tokens(vaulttest.Data{"token_ttl": "1h", "token_max_ttl": "150m"})
+		w.run()
+		w.mounted("a", of(userSource, keySource))
+		time.Sleep(2*time.Hour + 2*time.Minute)
+		w.wantEvent("a CredentialsEnd", "token_period")
+		read := w.vault.Count("GET", keySource.Path)
+		time.Sleep(20 * time.Minute)
+		if n := w.vault.Count("GET", keySource.Path); n == read {
+			w.t.Error("nothing was read anew: this has shown nothing")
+		}
+		w.wantNoEvent()
+	})
+}
+
 func TestServiceAccountTokenOnRequest(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.config.RequestTokens = true

@@ -351,14 +351,16 @@ func (v *Volume) grace() time.Duration {
 	return max(grace, driverWrites)
 }
 
-// Show says that the volume's files are now made of these grants of h. What they were made of before is given back after a
-// grace, because a reader may still hold old bytes. It tells whether the volume showed nothing before.
+// Show says that the volume's files are now made of these grants of h; those of one source are side by side. What they were
+// made of before is given back after a grace, because a reader may still hold old bytes. It tells whether the volume showed
+// nothing before.
 func (v *Volume) Show(h *Holding, grants []client.Grant) (first bool) {
 	now := time.Now()
 	sources := make([]spec.Source, len(grants))
 	for i, g := range grants {
 		sources[i] = g.Source
 	}
+	sources = slices.Compact(sources)
 	v.mu.Lock()
 	newer := h.retain(grants)
 	dirty := v.dirty || v.unwritten || v.shown != h || !slices.Equal(v.sources, sources)
@@ -375,9 +377,9 @@ func (v *Volume) Show(h *Holding, grants []client.Grant) (first bool) {
 	}
 	if !h.isDue(v.mount.Class.Lifecycle, sources, now) {
 		v.refilling.tries, v.refilling.after, v.refilling.trouble = 0, time.Time{}, trouble{}
-	}
-	if newer {
-		v.refilling.told = nil // which was about what is replaced now
+		if newer {
+			v.refilling.told = nil // it was about what is replaced now
+		}
 	}
 	first = old == nil
 	v.mu.Unlock()

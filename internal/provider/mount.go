@@ -161,8 +161,6 @@ func (s *Server) files(ctx context.Context, volume *lease.Volume) (made, error) 
 		files = append(files, render.File{Path: name, Mode: mount.Mode, Contents: []byte(holding.Token().Reveal())})
 		slices.SortFunc(files, func(a, b render.File) int { return cmp.Compare(a.Path, b.Path) })
 	}
-	// Sources that share a grant are side by side.
-	grants = slices.CompactFunc(grants, func(a, b client.Grant) bool { return a.Source == b.Source })
 	return made{files, holding, grants}, nil
 }
 

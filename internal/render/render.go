@@ -55,9 +55,9 @@ type Volume struct {
 }
 
 // Files renders all objects or none, sorted by path, and returns what they are made of: the grants of the sources that the
-// objects name and of those that their templates asked for. Each is read once, and all of them concurrently as far as they are known, unless
-// InTurn; one that fails does not stop the others, but too many bytes do. The error joins an [*Error] for each failure
-// (errors.Join), so that all of them are known at once.
+// objects name and of those that their templates asked for, in a stable order of the sources. Each is read once, and all of
+// them concurrently as far as they are known, unless InTurn; one that fails does not stop the others, but too many bytes do.
+// The error joins an [*Error] for each failure (errors.Join), so that all of them are known at once.
 func (r *Renderer) Files(v Volume) ([]File, []client.Grant, error) {
 	w := r.newWork(v)
 	defer w.book.end()

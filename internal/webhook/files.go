@@ -29,6 +29,9 @@ func (p Policy) files(w *wish, pod *corev1.Pod) []file {
 	for _, s := range w.sorted() {
 		// Each looks for its own faults, so that the author hears of all of them at once.
 		object, made := p.object(w, s, pod)
+		if !made && !s.template.given && !s.path.given { // there is no such file: that is said
+			continue
+		}
 		name, named := w.fileName(s)
 		mode := p.permissions(w, s, readers)
 		if !made || !named {

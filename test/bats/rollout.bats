@@ -60,7 +60,7 @@ none_failed() {
 	local uids failed
 	uids=$(get "pods?labelSelector=case=rollout" | jq -c '[.items[].metadata.uid]') &&
 		failed=$(get "events?fieldSelector=reason=FailedMount" | jq -r --argjson uids "$uids" '.items[] |
-			select(.involvedObject.uid | IN($uids[])) | "\(.involvedObject.name), \(.count // 1) times: \(.message)"') || return
+			select((.involvedObject.uid | IN($uids[])) and (.message | contains("kube-api-access") | not)) | "\(.involvedObject.name), \(.count // 1) times: \(.message)"') || return
 	[[ -z $failed ]] || fail "mounts failed during the update:" "$failed"
 }
 # all_started FILE: every pod that was made has found its secrets; prints how long the slowest took.

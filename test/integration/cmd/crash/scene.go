@@ -21,7 +21,7 @@ const (
 	leaseTTL, leaseMax = 12 * time.Second, 26 * time.Second
 	tokenTTL, tokenMax = 15 * time.Second, 40 * time.Second
 	revokeGrace        = 3 * time.Second
-	abandonAfter       = 2 * time.Minute // longer than all kills take: a failed mount is given back with its pod
+	abandonAfter       = 10 * time.Minute // longer than all kills take: a failed mount is given back with its pod
 
 	node = "node"
 )
