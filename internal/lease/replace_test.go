@@ -641,10 +641,11 @@ func TestLeaseThatComesWhileTheOldOneIsWrittenIsShown(t *testing.T) {
 		w.mounted("a")
 		old := w.shows("a")
 		arrived, release := w.hold("GET", userPath)
-		w.beforeShow = func() {
+		meanwhile := func() {
 			release()
 			synctest.Wait()
 		}
+		w.beforeShow.Store(&meanwhile)
 		<-arrived
 		time.Sleep(refillTimeout + time.Second) // the refill has given up, and has written what it had
 		time.Sleep(2 * time.Second)

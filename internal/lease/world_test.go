@@ -58,9 +58,9 @@ type world struct {
 	fromMemory  atomic.Int32
 	unwritten   atomic.Int32 // journal errors
 	refills     atomic.Int32
-	panics      atomic.Bool           // a refill does
-	notAllowed  atomic.Pointer[error] // what a refill fails with before it asks anybody
-	beforeShow  func()                // when the files have been made
+	panics      atomic.Bool            // a refill does
+	notAllowed  atomic.Pointer[error]  // what a refill fails with before it asks anybody
+	beforeShow  atomic.Pointer[func()] // when the files have been made
 
 	mu       sync.Mutex
 	outcomes []string          // "released revoked", "renewed token ok", "replaced ok" ...
@@ -311,8 +311,8 @@ func (w *world) fill(ctx context.Context, v *Volume, mount bool) (*Holding, erro
 	if !written && !mount {
 		return nil, errors.New("the volume is not where the provider may write")
 	}
-	if w.beforeShow != nil {
-		w.beforeShow()
+	if do := w.beforeShow.Load(); do != nil {
+		(*do)()
 	}
 	v.Show(h, grants)
 	w.mu.Lock()
