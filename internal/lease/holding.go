@@ -174,25 +174,28 @@ func (h *Holding) keep(source spec.Source, fresh *held) error {
 func (h *Holding) retain(made []client.Grant) (newer bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	// An answer that came after its source had been served from the old grant is not in the files yet.
-	late := make(map[spec.Source]bool)
-	used := make(map[spec.Source]bool, len(made))
-	for _, g := range made {
-		used[g.Source] = true
-		if now, found := h.grants[g.Source]; found && !now.Obtained.Equal(g.Obtained) {
-			late[g.Source] = true
-		}
-	}
-	if newer = !h.behind.IsZero() && len(late) == 0; newer {
-		h.behind = time.Time{}
-	}
-	maps.DeleteFunc(h.overtaken, func(source spec.Source, _ time.Time) bool { return !late[source] })
+	newer = !h.behind.IsZero()
 	maps.DeleteFunc(h.grants, func(source spec.Source, g *held) bool {
-		if !used[source] {
+		used, late := false, false
+		for _, m := range made {
+			if m.Source == source {
+				// An answer that came after its source had been served from the old grant is not in the files yet.
+				used, late = true, late || !m.Obtained.Equal(g.Obtained)
+			}
+		}
+		if late {
+			newer = false
+		} else {
+			delete(h.overtaken, source)
+		}
+		if !used {
 			h.size -= len(g.Data.Reveal())
 		}
-		return !used[source]
+		return !used
 	})
+	if newer {
+		h.behind = time.Time{}
+	}
 	return newer
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -35,8 +36,7 @@ func seed(f *testing.F) {
 // written returns a file in a format, with the data that it is made of; false when the data is not an answer's.
 func written(t *testing.T, format spec.Format, data string) (contents []byte, decoded map[string]any, ok bool) {
 	t.Helper()
-	decoder := json.NewDecoder(strings.NewReader(data))
-	decoder.UseNumber()
+	decoder := numbersAsTheyAre(strings.NewReader(data))
 	if decoder.Decode(&decoded) != nil || decoded == nil || decoder.More() {
 		return nil, nil, false
 	}
@@ -46,6 +46,13 @@ func written(t *testing.T, format spec.Format, data string) (contents []byte, de
 	}
 	contents, err := one(spec.Object{Format: format}, string(mustJSON(t, decoded)))
 	return contents, decoded, err == nil
+}
+
+// numbersAsTheyAre reads JSON whose numbers keep their digits.
+func numbersAsTheyAre(from io.Reader) *json.Decoder {
+	decoder := json.NewDecoder(from)
+	decoder.UseNumber()
+	return decoder
 }
 
 func mustJSON(t *testing.T, value any) []byte {
@@ -84,10 +91,8 @@ func FuzzData(f *testing.F) {
 		if !ok {
 			return
 		}
-		decoder := json.NewDecoder(bytes.NewReader(got))
-		decoder.UseNumber()
 		var read map[string]any
-		if err := decoder.Decode(&read); err != nil || !reflect.DeepEqual(read, want) || !bytes.HasSuffix(got, []byte("}\n")) {
+		if err := numbersAsTheyAre(bytes.NewReader(got)).Decode(&read); err != nil || !reflect.DeepEqual(read, want) || !bytes.HasSuffix(got, []byte("}\n")) {
 			t.Errorf("%q is %+v, %v; want %+v", got, read, err, want)
 		}
 	})
@@ -101,18 +106,21 @@ func FuzzJSON(f *testing.F) {
 		if !ok {
 			return
 		}
-		if _, ok := want["ttl"].(json.Number); ok && want["last_vault_rotation"] != nil {
-			delete(want, "ttl")
-		}
-		decoder := json.NewDecoder(bytes.NewReader(got))
-		decoder.UseNumber()
+		dropRemaining(want)
 		var read struct {
 			Data map[string]any `json:"data"`
 		}
-		if err := decoder.Decode(&read); err != nil || !reflect.DeepEqual(read.Data, want) {
+		if err := numbersAsTheyAre(bytes.NewReader(got)).Decode(&read); err != nil || !reflect.DeepEqual(read.Data, want) {
 			t.Errorf("%q has data %+v, %v; want %+v", got, read.Data, err, want)
 		}
 	})
+}
+
+// dropRemaining takes the remaining time of a static role's password away, if data are one's.
+func dropRemaining(data map[string]any) {
+	if _, ok := data["ttl"].(json.Number); ok && data["last_vault_rotation"] != nil {
+		delete(data, "ttl")
+	}
 }
 
 // asTexts returns what a file of texts must hold: of KV version 2 the secret's own fields, and no remaining time.
@@ -121,8 +129,8 @@ func asTexts(t *testing.T, data map[string]any) map[string]string {
 	fields := maps.Clone(data)
 	if inner, ok := data["data"].(map[string]any); ok {
 		fields = inner
-	} else if _, ok := data["ttl"].(json.Number); ok && data["last_vault_rotation"] != nil {
-		delete(fields, "ttl")
+	} else {
+		dropRemaining(fields)
 	}
 	texts := make(map[string]string)
 	for key, value := range fields {

@@ -17,8 +17,6 @@ type connection struct {
 
 	// rootNamespace tells that the provider's default for the namespace does not hold: the pod wants none.
 	rootNamespace bool
-	// verified tells the same of one that does not verify Vault: the pod says that it wants that.
-	verified bool
 
 	// said is which annotation a parameter of the class comes from.
 	said map[string]annotation
@@ -50,7 +48,6 @@ func (p Policy) connection(w *wish, pod *corev1.Pod) connection {
 	w.checkAuthType()
 	c.vault.Audience = w.audience(pod, take)
 	c.vault.TLS.ServerName = take(w.serverName, "vaultTLSServerName")
-	c.verified = w.skipVerify.given && !w.skipVerify.truth
 	if w.skipVerify.truth {
 		if !p.SkipVerify && !p.Vault.TLS.SkipVerify {
 			w.deny("%s: the operator does not allow it: remove it, and put the certificate of Vault's authority as ca.crt into a "+

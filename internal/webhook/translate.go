@@ -124,7 +124,7 @@ func (w *wish) parameters(c connection, v volume) map[string]string {
 	if c.rootNamespace {
 		parameters["vaultNamespace"] = "/" // an empty parameter would be none, and leave the provider's default
 	}
-	if c.verified {
+	if w.skipVerify.given && !w.skipVerify.truth { // likewise
 		parameters["vaultSkipTLSVerify"] = "false"
 	}
 	return parameters
