@@ -96,7 +96,7 @@ func isTimely(errs ...error) bool {
 func FuzzPrintf(f *testing.F) {
 	for _, format := range []string{
 		"%d %s", "%5.3f|%-8q|%+v", "%[2]*[1]d", "%[3]d%[1]d", "%[9]d %d", "%[x]d%d", "%[1", "%!", "%", "%*d", "%.*f", "%.", "%6.", "%#v%x% x%#X", "%[2].[1]*d", "%[1]5d",
-		"%.3.4d", "%08b%U%c", "%[2]d%d%d%d", "%0*d", "%.[2]*f", "%99999999999d", "%9999999d", "%t%T%e%g", "é%é", "%-", "%+q", "%[1][2]d", "%[+1]d", "%[]d", "%[1]*%",
+		"%.3.4d", "%08b%U%c", "%[2]d%d%d%d", "%0*d", "%.[2]*f", "%99999999999d", "%9999999d", "%t%T%e%g", "é%é", "%-", "%+q", "%[1][2]d", "%[+1]d", "%[]d", "%[1]*%", "%.[1]100A", "%.[5]100A", "%900d", "%10000010[", "%[10000010][1]d%d%d",
 	} {
 		f.Add(format, 7, "a\"é\U0010ffff\x00\xff", 1e300)
 	}
@@ -104,20 +104,46 @@ func FuzzPrintf(f *testing.F) {
 		values := []any{number, text, float, []any{text, number, nil}, map[string]any{text: float}, []byte(text), complex(float, -float), int8(1), named(text), failing{}, nil, true}
 		for count := range values {
 			for first := range min(count, 2) + 1 {
-				args := values[first:count]
-				weight := formatting{format: format}
-				for _, arg := range args {
-					s := scale{most: mostPrinted}
-					s.add(arg)
-					weight.args = append(weight.args, weighed{arg, s})
-				}
-				if weight.measure() != nil {
-					continue // package fmt is not asked
-				}
-				if got := fmt.Sprintf(format, args...); len(got) > weight.length {
-					t.Errorf("%q of %d values has %d bytes, expected at most %d: %.200q", format, len(args), len(got), weight.length, got)
-				}
+				compareWithFmt(t, format, values[first:count])
 			}
 		}
 	})
+}
+
+// compareWithFmt fails if package fmt makes more of a format than was expected at most.
+func compareWithFmt(t *testing.T, format string, args []any) {
+	t.Helper()
+	weight := formatting{format: format}
+	for _, arg := range args {
+		s := scale{most: mostPrinted}
+		s.add(arg)
+		weight.args = append(weight.args, weighed{arg, s})
+	}
+	if weight.measure() != nil {
+		return // package fmt is not asked
+	}
+	if got := fmt.Sprintf(format, args...); len(got) > weight.length {
+		t.Errorf("%q of %d values has %d bytes, expected at most %d: %.200q", format, len(args), len(got), weight.length, got)
+	}
+}
+
+// TestEveryFormat goes through all that can stand between a percent sign and its verb, in each order that package fmt reads.
+func TestEveryFormat(t *testing.T) {
+	indices := []string{"", "[1]", "[2]", "[9]", "[x]", "[", "[10000010]"}
+	numbers := []string{"", "*", "3000", "10000010"}
+	parts := [][]string{{"%"}, {"", "#"}, indices, numbers, {"", "."}, indices, numbers, indices, {"", "d", "A", "s", "%"}, {"", "%v"}}
+	args := []any{3000, strings.Repeat("é", 1000), []byte("\x00é")} // each more than is expected of a value anyway
+	var of func(format string, parts [][]string)
+	of = func(format string, parts [][]string) {
+		if len(parts) > 0 {
+			for _, part := range parts[0] {
+				of(format+part, parts[1:])
+			}
+			return
+		}
+		for count := range len(args) + 1 {
+			compareWithFmt(t, format, args[:count])
+		}
+	}
+	of("", parts)
 }

@@ -139,6 +139,8 @@ func hostile() map[string]struct {
 		"width by an index":    {`{{ printf "%[1]*[1]d%[1]*[1]d%[1]*[1]d%[1]*[1]d%[1]*[1]d" 1000000 }}`, []string{printf}},
 		"precision":            {`{{ printf "%.1000000f%.1000000f%.1000000f" 1.5 1.5 1.5 }}`, []string{printf}},
 		"precision by a star":  {`{{ printf "%.*d%.*d%.*d" 1000000 1 1000000 1 1000000 1 }}`, []string{printf}},
+		"precision, its index": {`{{ printf "` + strings.Repeat("%.[1]999999d", 1000) + `" 1 }}`, []string{printf}},
+		"width of each byte":   {`{{ printf "%900000d" (sprig_toDate "2006-01-02" "2020-11-11").MarshalText }}`, []string{printf}},
 		"width of each":        {`{{ printf "%100000d" (sprig_until 1000) }}`, []string{printf}},
 		"width in a loop":      {`{{ range 9999 }}{{ $x := printf "%900000d" 1 }}{{ end }}`, []string{built}},
 		"one text, many verbs": {big + `{{ printf (sprig_repeat 1000 "%[1]s") $b }}`, []string{printf}},

@@ -121,7 +121,10 @@ func (f *formatting) verb() error {
 	if f.is('.') && f.at+1 < len(f.format) {
 		f.at++
 		f.good = f.good && !named
-		precision, named = f.number(f.index())
+		named = f.index()
+		good := f.good
+		precision, named = f.number(named)
+		f.good = good // package fmt says nothing of %.[1]2d, and makes two digits of its first argument
 	}
 	if !named {
 		f.index()
@@ -150,6 +153,10 @@ func (f *formatting) verb() error {
 
 func (f *formatting) is(c byte) bool { return f.at < len(f.format) && f.format[f.at] == c }
 
+// mostNumber is what package fmt takes as a width or a precision. Of a number that is written it looks at what it has so far
+// before it reads a digit, so that may have one more.
+const mostNumber = 1_000_000
+
 // index reads the number of an argument, such as [2], and tells whether there is one.
 func (f *formatting) index() bool {
 	if !f.is('[') {
@@ -165,9 +172,13 @@ func (f *formatting) index() bool {
 	digits := f.format[f.at+1 : f.at+end]
 	f.at += end + 1
 	n, err := strconv.ParseUint(digits, 10, 32)
-	if err != nil || n < 1 || n > uint64(len(f.args)) {
+	if err != nil || n > 10*mostNumber+9 {
 		f.good = false
-		return err == nil
+		return false
+	}
+	if n < 1 || n > uint64(len(f.args)) {
+		f.good = false
+		return true
 	}
 	f.next = int(n) - 1
 	return true
@@ -176,7 +187,6 @@ func (f *formatting) index() bool {
 // number reads a width or a precision; for a star an argument is taken. Behind the number of an argument only a star may
 // stand: that number is used up by it.
 func (f *formatting) number(named bool) (int, bool) {
-	const mostOfStar, mostWritten = 1_000_000, 10_000_010 // package fmt takes no more, and has read this much when it looks
 	if f.is('*') {
 		f.at++
 		if f.next >= len(f.args) {
@@ -185,16 +195,20 @@ func (f *formatting) number(named bool) (int, bool) {
 		v := reflect.ValueOf(f.args[f.next].value)
 		f.next++
 		switch {
-		case v.CanInt() && v.Int() >= -mostOfStar && v.Int() <= mostOfStar:
+		case v.CanInt() && v.Int() >= -mostNumber && v.Int() <= mostNumber:
 			return int(max(v.Int(), -v.Int())), false
-		case v.CanUint() && v.Uint() <= mostOfStar:
+		case v.CanUint() && v.Uint() <= mostNumber:
 			return int(v.Uint()), false //nolint:gosec // a million at most
 		}
 		return 0, false
 	}
 	n, begin := 0, f.at
 	for ; f.at < len(f.format) && f.format[f.at] >= '0' && f.format[f.at] <= '9'; f.at++ {
-		n = min(n*10+int(f.format[f.at]-'0'), mostWritten)
+		if n > mostNumber {
+			f.at = len(f.format) // package fmt reads no further
+			return 0, named
+		}
+		n = n*10 + int(f.format[f.at]-'0')
 	}
 	if f.at > begin {
 		f.good = f.good && !named

@@ -125,10 +125,6 @@ func (s *scale) value(v reflect.Value, depth int) {
 		}
 	case reflect.Slice, reflect.Array:
 		s.nodes++
-		if v.Type().Elem().Kind() == reflect.Uint8 {
-			s.bytes += 4 * v.Len() // each is printed as a number
-			return
-		}
 		for i := 0; i < v.Len() && !s.full(); i++ {
 			s.value(v.Index(i), depth+1)
 		}
