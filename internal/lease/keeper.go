@@ -54,7 +54,7 @@ type Keeper struct {
 	writing sync.RWMutex // held for reading while a record is written, so that the end can wait for that
 	over    bool         // another instance may have the journal now; guarded by writing
 
-	mu      sync.Mutex // guards what follows; never held across a call to Vault, nor while waiting for a turn
+	mu      sync.Mutex // guards what follows; never held across a call to Vault, Kubernetes or the file system, nor a wait for a turn
 	volumes map[Key]*Volume
 	agenda  map[*Volume]time.Time // when a volume is to be looked at; none: not before something happens to it
 	traffic map[string]*traffic   // by Vault address; "" is the API server

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"leasehold/internal/client"
+	"leasehold/internal/redact"
 	"leasehold/internal/spec"
 )
 
@@ -197,35 +198,46 @@ func TestFailedLoginIsTriedAgain(t *testing.T) {
 	w.holding(v)
 }
 
-// One slow login keeps neither other volumes nor the keeper's loop waiting.
-func TestSlowLoginHoldsUpNobody(t *testing.T) {
-	w := newWorld(t)
-	arrived, release := w.hold("POST", loginPath)
-	slow := w.open("slow")
-	landed := make(chan error, 1)
-	go func() {
-		_, err := slow.Holding(t.Context())
-		landed <- err
-	}()
-	await(t, arrived, "the slow login")
+// What one volume waits for keeps neither other volumes nor the keeper's loop waiting.
+func TestSlowStepHoldsUpNobody(t *testing.T) {
+	for what, hold := range map[string]func(w *world) (arrived <-chan struct{}, release func()){
+		"Vault's answer to a login": func(w *world) (<-chan struct{}, func()) { return w.hold("POST", loginPath) },
+		"the API server's token":    func(w *world) (<-chan struct{}, func()) { return w.holdToken() },
+		"the journal's file system": func(w *world) (<-chan struct{}, func()) { return w.holdRecord("slow") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.config.RequestTokens = true
+			w.pods.token = func(string) (redact.String, time.Time, error) { return w.jwt, w.expires, nil }
+			w.restart(t.TempDir())
+			arrived, release := hold(w)
+			slow := w.open("slow", func(m *spec.Mount) { m.Pod.Token = redact.String{} })
+			landed := make(chan error, 1)
+			go func() {
+				_, err := slow.Holding(t.Context())
+				landed <- err
+			}()
+			await(t, arrived, "the slow step")
 
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if _, err := w.mount("quick"); err != nil {
-			t.Error(err)
-		}
-		w.pass()
-		w.keeper.Held()
-		w.keeper.Status()
-	}()
-	await(t, done, "another volume's Mount")
-	release()
-	if err := <-landed; err != nil {
-		t.Error(err)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if _, err := w.mount("quick"); err != nil {
+					t.Error(err)
+				}
+				w.pass()
+				w.keeper.Held()
+				w.keeper.Status()
+			}()
+			await(t, done, "another volume's Mount")
+			release()
+			if err := <-landed; err != nil {
+				t.Error(err)
+			}
+			slow.Close()
+			w.wantLeft(2, 2)
+		})
 	}
-	slow.Close()
-	w.wantLeft(2, 2)
 }
 
 // What was gained for one role is of no use when the class names another before the volume was ever mounted.

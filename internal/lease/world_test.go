@@ -9,6 +9,8 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -459,6 +461,58 @@ func (w *world) hold(method, path string) (arrived <-chan struct{}, release func
 		}
 		return false
 	})
+	return came, release
+}
+
+// holdToken holds up the next service account token that the API server is asked for.
+func (w *world) holdToken() (arrived <-chan struct{}, release func()) {
+	came, held := make(chan struct{}), make(chan struct{})
+	release = sync.OnceFunc(func() { close(held) })
+	w.t.Cleanup(release)
+	arrive := sync.OnceFunc(func() { close(came) })
+	w.pods.tell(func(p *pods) {
+		p.token = func(string) (redact.String, time.Time, error) {
+			arrive()
+			<-held
+			return w.jwt, w.expires, nil
+		}
+	})
+	return came, release
+}
+
+// holdRecord holds up the writing of a pod's next record: its file is a pipe that nobody reads.
+func (w *world) holdRecord(pod string) (arrived <-chan struct{}, release func()) {
+	w.t.Helper()
+	pipe := filepath.Join(w.keeper.journal.dir, nameOf(keyOf(w.order(pod)))+partSuffix)
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	w.keeper.journal.sync = false // as in memory: a pipe cannot be synced
+	came := make(chan struct{})
+	go func() {
+		var v *Volume
+		for w.t.Context().Err() == nil {
+			switch {
+			case v == nil:
+				v = w.volume(pod)
+			case v.writing.TryLock():
+				v.writing.Unlock()
+			default: // whoever writes a volume's record has this lock
+				close(came)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	release = sync.OnceFunc(func() {
+		reader, err := os.OpenFile(pipe, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			w.t.Error(err)
+			return
+		}
+		w.t.Cleanup(func() { _ = reader.Close() })
+	})
+	w.t.Cleanup(release)
 	return came, release
 }
 

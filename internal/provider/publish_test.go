@@ -185,18 +185,59 @@ func TestPublishWritesAsTheDriverDoes(t *testing.T) {
 
 func TestPublishChangesAllFilesInOneSwap(t *testing.T) {
 	p, target := volume(t, "")
+	swapped := swaps(t, target)
 	var last string
-	for _, files := range [][]render.File{
-		generation1, generation2, generation3, generation1, generation3, generation2, nil, generation1,
-		onlyDirectory, onlyFile, onlyDirectory,
+	for i, row := range []struct {
+		files []render.File
+		swaps int // two where a file takes the place of a directory, or the other way round
+	}{
+		{generation1, 1},
+		{generation2, 1},
+		{generation3, 1},
+		{generation1, 2},
+		{generation3, 2},
+		{generation2, 1},
+		{nil, 1},
+		{generation1, 1},
+		{onlyDirectory, 1},
+		{onlyFile, 2},
+		{onlyDirectory, 2},
 	} {
-		mustPublish(t, p, target, files)
-		wantVolume(t, target, files)
+		mustPublish(t, p, target, row.files)
+		wantVolume(t, target, row.files)
+		if n := swapped(); n != row.swaps {
+			t.Errorf("generation %d: ..data was swapped %d times, want %d", i, n, row.swaps)
+		}
 		shown, err := os.Readlink(filepath.Join(target, dataLink))
 		if err != nil || shown == last {
 			t.Errorf("..data leads to %q, %v, as before: the files were not swapped", shown, err)
 		}
 		last = shown
+	}
+}
+
+// swaps watches a volume. The function that it returns tells how often ..data has been swapped since it was last asked.
+func swaps(t *testing.T, target string) func() int {
+	t.Helper()
+	fd, err := syscall.InotifyInit1(syscall.IN_NONBLOCK | syscall.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	// The kernel tells once of events that are equal and follow on one another, so what is renamed is watched for, too.
+	if _, err := syscall.InotifyAddWatch(fd, target, syscall.IN_MOVED_FROM|syscall.IN_MOVED_TO); err != nil {
+		t.Fatal(err)
+	}
+	return func() int {
+		events := make([]byte, 64<<10)
+		n, err := syscall.Read(fd, events)
+		if errors.Is(err, syscall.EAGAIN) {
+			return 0
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Count(events[:n], []byte(dataLink+"\x00")) // of each event, the name
 	}
 }
 
