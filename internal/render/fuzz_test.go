@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"leasehold/internal/spec"
 )
@@ -96,12 +97,12 @@ func isTimely(errs ...error) bool {
 func FuzzPrintf(f *testing.F) {
 	for _, format := range []string{
 		"%d %s", "%5.3f|%-8q|%+v", "%[2]*[1]d", "%[3]d%[1]d", "%[9]d %d", "%[x]d%d", "%[1", "%!", "%", "%*d", "%.*f", "%.", "%6.", "%#v%x% x%#X", "%[2].[1]*d", "%[1]5d",
-		"%.3.4d", "%08b%U%c", "%[2]d%d%d%d", "%0*d", "%.[2]*f", "%99999999999d", "%9999999d", "%t%T%e%g", "é%é", "%-", "%+q", "%[1][2]d", "%[+1]d", "%[]d", "%[1]*%", "%.[1]100A", "%.[5]100A", "%900d", "%10000010[", "%[10000010][1]d%d%d",
+		"%.3.4d", "%08b%U%c", "%[2]d%d%d%d", "%0*d", "%.[2]*f", "%99999999999d", "%9999999d", "%t%T%e%g", "é%é", "%-", "%+q", "%[1][2]d", "%[+1]d", "%[]d", "%[1]*%", "%.[1]100A", "%.[5]100A", "%900d", "%10000010[", "%[10000010][1]d%d%d", "%[13]90d", "%[13]900t", "%[14]w%[14]w%[14]w",
 	} {
 		f.Add(format, 7, "a\"é\U0010ffff\x00\xff", 1e300)
 	}
 	f.Fuzz(func(t *testing.T, format string, number int, text string, float float64) {
-		values := []any{number, text, float, []any{text, number, nil}, map[string]any{text: float}, []byte(text), complex(float, -float), int8(1), named(text), failing{}, nil, true}
+		values := []any{number, text, float, []any{text, number, nil}, map[string]any{text: float}, []byte(text), complex(float, -float), int8(1), named(text), failing{}, nil, true, time.Unix(int64(number), 0).In(time.FixedZone(text, number)), &scratch{values: map[string]any{text: text}}}
 		for count := range values {
 			for first := range min(count, 2) + 1 {
 				compareWithFmt(t, format, values[first:count])

@@ -137,11 +137,16 @@ func (f *formatting) verb() error {
 	if verb == '%' || !f.good || f.next >= len(f.args) {
 		return nil
 	}
-	if verb == 'p' {
-		return fault("%p prints an address in memory, which is never the same")
-	}
 	arg := f.args[f.next]
 	f.next++
+	switch {
+	case verb == 'p':
+		return fault("%p prints an address in memory, which is never the same")
+	case verb == 'w':
+		return fault("%w is for errors, and prints what other values are made of: use %v")
+	case arg.hidden && !strings.ContainsRune("vsqxXT", verb): // only these ask a value to print itself
+		return fault(fmt.Sprintf("%%%c prints what the value is made of, addresses in memory included, which are never the same: use %%v", verb))
+	}
 	f.length += arg.nodes * (width + 2*precision)
 	if plain && strings.ContainsRune("svdtT", verb) {
 		f.length += arg.nodes*mostOfVerb + arg.bytes

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"time"
 )
 
 // scale weighs values: about how much memory they take, and at most how long they are when they are printed. A value that
@@ -16,6 +15,7 @@ type scale struct {
 	bytes   int  // of texts
 	deep    bool // a value is nested too deeply, or contains itself
 	address bool // one would be printed as an address in memory
+	hidden  bool // one would be, were it not for a value around it that prints itself when it is asked for a text
 }
 
 // weightOfValue is what a value takes beside the bytes of a text, in memory or printed: a pair of a map is two of them.
@@ -99,10 +99,13 @@ func (s *scale) value(v reflect.Value, depth int) {
 	if s.full() {
 		return
 	}
-	if speaks(v) {
+	if speaks, always := speaks(v); speaks {
 		// It prints itself, as package fmt asks it to: a point in time, for one.
 		s.bytes += 2 * weightOfValue
-		defer func(before bool) { s.address = before }(s.address)
+		defer func(address, hidden bool) {
+			s.address, s.hidden = address, hidden || !always && (s.address || s.hidden)
+		}(s.address, s.hidden)
+		s.address, s.hidden = false, false
 	}
 	switch v.Kind() {
 	case reflect.String:
@@ -130,8 +133,8 @@ func (s *scale) value(v reflect.Value, depth int) {
 		}
 	case reflect.Struct:
 		s.nodes++
-		if v.Type() == reflect.TypeFor[time.Time]() || v.Type() == reflect.TypeFor[scratch]() {
-			s.address = true // by what they are made of, which is not the template's
+		if v.Type() == reflect.TypeFor[scratch]() {
+			s.address = true // by what it is made of, which is not the template's
 			return
 		}
 		for i := range v.NumField() {
@@ -160,14 +163,16 @@ func (s *scale) pointer(v reflect.Value, depth int) {
 	s.value(v.Elem(), depth+1)
 }
 
-// speaks tells whether package fmt prints a value by calling a method of it.
-func speaks(v reflect.Value) bool {
+// speaks tells whether package fmt prints a value by calling a method of it: for the verbs of texts, or always.
+func speaks(v reflect.Value) (speaks, always bool) {
 	if !v.CanInterface() || v.Type().NumMethod() == 0 || v.Kind() == reflect.Interface {
-		return false
+		return false, false
 	}
 	switch v.Interface().(type) {
-	case fmt.Formatter, fmt.Stringer, error:
-		return true
+	case fmt.Formatter:
+		return true, true
+	case fmt.Stringer, error:
+		return true, false
 	}
-	return false
+	return false, false
 }
