@@ -202,7 +202,7 @@ func TestFailedLoginIsTriedAgain(t *testing.T) {
 func TestSlowStepHoldsUpNobody(t *testing.T) {
 	for what, hold := range map[string]func(w *world) (arrived <-chan struct{}, release func()){
 		"Vault's answer to a login": func(w *world) (<-chan struct{}, func()) { return w.hold("POST", loginPath) },
-		"the API server's token":    func(w *world) (<-chan struct{}, func()) { return w.holdToken() },
+		"the API server's token":    (*world).holdToken,
 		"the journal's file system": func(w *world) (<-chan struct{}, func()) { return w.holdRecord("slow") },
 	} {
 		t.Run(what, func(t *testing.T) {

@@ -116,15 +116,16 @@ func (f *formatting) verb() error {
 	}
 	f.good = true
 	named := f.index()
+	began := f.at
 	width, named := f.number(named)
+	if named && f.at > began {
+		f.good = false // a width behind the number of its argument; of a precision package fmt takes it
+	}
 	precision := 0
 	if f.is('.') && f.at+1 < len(f.format) {
 		f.at++
 		f.good = f.good && !named
-		named = f.index()
-		good := f.good
-		precision, named = f.number(named)
-		f.good = good // package fmt says nothing of %.[1]2d, and makes two digits of its first argument
+		precision, named = f.number(f.index())
 	}
 	if !named {
 		f.index()
@@ -189,8 +190,7 @@ func (f *formatting) index() bool {
 	return true
 }
 
-// number reads a width or a precision; for a star an argument is taken. Behind the number of an argument only a star may
-// stand: that number is used up by it.
+// number reads a width or a precision; for a star an argument is taken, and its number is used up.
 func (f *formatting) number(named bool) (int, bool) {
 	if f.is('*') {
 		f.at++
@@ -207,16 +207,13 @@ func (f *formatting) number(named bool) (int, bool) {
 		}
 		return 0, false
 	}
-	n, begin := 0, f.at
+	n := 0
 	for ; f.at < len(f.format) && f.format[f.at] >= '0' && f.format[f.at] <= '9'; f.at++ {
 		if n > mostNumber {
 			f.at = len(f.format) // package fmt reads no further
 			return 0, named
 		}
 		n = n*10 + int(f.format[f.at]-'0')
-	}
-	if f.at > begin {
-		f.good = f.good && !named
 	}
 	return n, named
 }
