@@ -77,9 +77,8 @@ func (a answer) lasting() answer {
 // isStaticRole tells the answer of a static role (database/static-creds, ldap/static-cred) by its own fields: ttl is
 // there the time until the next rotation and falls from second to second. Elsewhere a ttl is a field like any other.
 func isStaticRole(data map[string]any) bool {
-	_, rotated := data["last_vault_rotation"]
 	_, remaining := data["ttl"].(json.Number)
-	return rotated && remaining
+	return remaining && data["last_vault_rotation"] != nil
 }
 
 // lines writes a line for each key, in the order of their bytes.

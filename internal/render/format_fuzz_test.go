@@ -24,7 +24,8 @@ import (
 var secrets = []string{
 	`{}`, `{"a":"b","B":null,"c":1e3,"d":[true,{"e":""}]}`, `{"a":"'\"\\$` + "`" + `!#\n\r\t\f\b \u0000\u007f\u0085\u00a0\u2028\ufeff\ud83d\ude00"}`,
 	`{" a ":" b ","=":":","#!":"\\","\\":"\\u0041","a\nb":"c\n","é":"ü","h:i=j":"k"}`, `{"a":"' '","b":"'","c":"''\\''","d":"\\'","e":"$(exit 1)"}`,
-	`{"data":{"a":"b"},"metadata":{"version":1}}`, `{"ttl":5,"last_vault_rotation":"x"}`, `{"a":"\\","b":"\\\n","c":"\n\\","d":"\n","e":" \n "}`,
+	`{"data":{"a":"b"},"metadata":{"version":1}}`, `{"ttl":5,"last_vault_rotation":"x"}`, `{"ttl":5,"last_vault_rotation":null}`,
+	`{"a":"\\","b":"\\\n","c":"\n\\","d":"\n","e":" \n "}`,
 }
 
 func seed(f *testing.F) {
