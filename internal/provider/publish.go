@@ -52,7 +52,8 @@ func (e *PublishError) Unwrap() error { return e.Err }
 var errVanished = errors.New("the volume was unmounted meanwhile")
 
 // Publish makes files the files of the volume at target, all of them in one swap. Files that are there already, with
-// these contents, are left alone, and so is the volume's modification time. If it returns an error, the volume shows
+// these contents, are left alone. The volume's modification time stays as it is: it is by what the driver tells when to
+// poll again, and a volume that is filled often between polls would never be polled. If it returns an error, the volume shows
 // what it showed before, unless the swap itself was over; calling it again mends that.
 //
 // It writes only into <pods>/<podUID>/volumes/kubernetes.io~csi/<name>/mount, without a symbolic link on the way, and
@@ -91,7 +92,14 @@ func (p *Publisher) into(volume *os.File, target, podUID string, files []render.
 	// The descriptor holds on to the file system. Through the path, files could end up on the disk below, once the
 	// volume is unmounted. (It also makes an unmount fail as busy for as long, and kubelet tries again.)
 	root := fmt.Sprintf("/proc/self/fd/%d", volume.Fd())
-	err := write(root, files)
+	before, err := volume.Stat()
+	if err != nil {
+		return err
+	}
+	err = write(root, files)
+	if after, err := volume.Stat(); err == nil && !after.ModTime().Equal(before.ModTime()) {
+		_ = os.Chtimes(root, time.Time{}, before.ModTime()) // without it polls come later: that is no reason to fail
+	}
 	same, errAgain := p.leadsTo(target, podUID, volume)
 	switch {
 	case err != nil:

@@ -183,6 +183,24 @@ func TestPublishWritesAsTheDriverDoes(t *testing.T) {
 	}
 }
 
+// The driver polls a volume when its modification time is as long ago as its interval. With the polls come newer service account
+// tokens and changed classes, and they must come however often the keeper fills the volume.
+func TestPublishLeavesTheDriversClock(t *testing.T) {
+	p, target := volume(t, "")
+	polled := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
+	for _, files := range [][]render.File{generation1, generation2, generation2, generation3} {
+		if err := os.Chtimes(target, time.Time{}, polled); err != nil {
+			t.Fatal(err)
+		}
+		mustPublish(t, p, target, files)
+		wantVolume(t, target, files)
+		info, err := os.Stat(target)
+		if err != nil || !info.ModTime().Equal(polled) {
+			t.Errorf("the volume's modification time: got %v, %v; want %v", info.ModTime(), err, polled)
+		}
+	}
+}
+
 func TestPublishChangesAllFilesInOneSwap(t *testing.T) {
 	p, target := volume(t, "")
 	swapped := swaps(t, target)
