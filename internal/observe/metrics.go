@@ -73,7 +73,7 @@ func NewMetrics(version string, held func() Held, standby func() bool) *Metrics 
 		}, []string{"outcome"}),
 		releases: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "leasehold_releases_total",
-			Help: "Attempts to give a Vault token back, by outcome (revoked, ended, the kind of failure, or failed).",
+			Help: "Attempts to give a Vault token back, by outcome (revoked: Vault removes what came of it, and keeps trying; ended, the kind of failure, or failed).",
 		}, []string{"outcome"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{

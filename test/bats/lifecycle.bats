@@ -141,5 +141,14 @@ has_no_file() { in_pod "$1" sh -c '! test -e "/secrets/$1"' sh "$2"; }
 	done
 	contains "provider status" "$table" "$NS" database/creds/lc-seen token lease held renew
 	[[ $table != *hvs.* ]] || fail "provider status shows a token"
+	# A token and a lease of each.
+	eventually 10 "the metrics tell the same" tell volumes 2 'leases{state="held"}' 4 'leases{state="due"}' 0
 	say "$(head -n 3 <<<"$table" | tr '\n' '|')"
+}
+# tell METRIC VALUE...
+tell() {
+	while (($# > 0)); do
+		same "metric $1" "$(metric "$1")" "$2" || return
+		shift 2
+	done
 }

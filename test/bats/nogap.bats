@@ -61,6 +61,16 @@ figures() {
 	between "users of $role that PostgreSQL saw" "$seen" "$users" $((users + $# + kills))
 }
 
+# often SECONDS CLIENT...: each has queried at half its pace at least for so long; one that hardly asks would miss every gap.
+often() {
+	local seconds=$1 name n
+	shift
+	for name; do
+		n=$(summary "$name" | jq .queries) || return
+		((n >= 5 * seconds)) || fail "client $name: $n queries in $seconds s, want 5 a second" || return
+	done
+}
+
 # replaced NUMBER CLIENT...: the credentials of each were replaced so often.
 replaced() {
 	local least=$1 name n
@@ -84,6 +94,7 @@ replaced() {
 	figures 0 0 ng-on ng-on
 	figures 0 0 ng-login ng-login
 	same "whether queries have failed" "$status" 0
+	often "${NOGAP_SECONDS:-90}" ng-on ng-login
 	replaced $((${NOGAP_SECONDS:-90} * 4 / 90)) ng-on
 	replaced $((${NOGAP_SECONDS:-90} * 3 / 90)) ng-login
 }
@@ -121,7 +132,7 @@ replaced() {
 	login ng-per '{"token_period": "8s"}'
 	clients ng-off ng-per
 	querying 60 ng-off ng-per
-	began=$EPOCHSECONDS mounted=$(mounts)
+	began=$EPOCHSECONDS mounted=$(mounts) periodic=$(tokens ng-per)
 
 	tells_end 70 ng-froze "$frozen" CredentialsEnd
 	tells_end 70 ng-shut "$shut" 'CredentialsEnd|ReplacementFailed'
@@ -134,6 +145,8 @@ replaced() {
 	figures 0 0 ng-per ng-per
 	same "whether queries have failed" "$status" 0
 	same "Mounts meanwhile" "$(mounts)" "$mounted"
+	same "tokens of ng-per, whose login needs no other" "$(tokens ng-per)" "$periodic"
+	often "${NOGAP_SECONDS:-90}" ng-off ng-per
 	replaced $((${NOGAP_SECONDS:-90} * 4 / 90)) ng-off ng-per
 	driver_reset
 }
@@ -193,6 +206,7 @@ trouble() {
 	say "seed $NOGAP_SEED, $1: $outages outages, $kills kills, $updates updates in $((EPOCHSECONDS - began)) s"
 	figures "$kills" "$outages" "$role" "${names[@]}"
 	same "whether queries have failed" "$status" 0
+	often "$seconds" "${names[@]}"
 	replaced $((seconds / 50)) "${names[@]}"
 	for name in "${names[@]}"; do delete "pods/$name"; done
 }

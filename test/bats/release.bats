@@ -286,11 +286,11 @@ runs_no_more() { ! runs "$1"; }
 	credentials re-db | class re-db
 	for i in 1 2 3; do tenant "re-db-$i"; done
 	querying 60 re-db-{1,2,3}
-	released=$(metric releases_total)
+	released=$(metric 'releases_total{outcome="revoked"}')
 	on_bed stop postgres
 	for i in 1 2 3; do delete "pods/re-db-$i"; done
 	eventually 60 "no token is left" no_tokens re-db
-	eventually 10 "three releases are counted" counted releases_total $((released + 3))
+	eventually 10 "three releases are counted" counted 'releases_total{outcome="revoked"}' $((released + 3))
 	on_bed start postgres
 	began=$(now)
 	has_users re-db 3
@@ -327,6 +327,7 @@ counted() {
 	eventually 30 "a login for fm-slow is done" has_token fm-slow
 	has_users fm-slow 0
 	force pods/fm-slow
+	eventually 30 "its user is made all the same" came_one fm-slow
 	told 30 fm-deny PermissionDenied 'object "no"'
 	told 30 fm-key 'no key "none"'
 	if [[ -n ${E2E_NODE:-} ]]; then
@@ -346,3 +347,4 @@ counted() {
 	for role in fm-deny fm-key fm-slow fm-db; do vanishes 60 "$role"; done
 }
 has_token() { [[ -n $(tokens "$1") ]]; }
+came_one() { same "users of $1 that PostgreSQL saw" "$(came "$USERS" "$1")" 1; }

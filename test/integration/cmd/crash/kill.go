@@ -30,13 +30,15 @@ func (s *scene) killAll(ctx context.Context, kills int) error {
 		if err := s.launch(ctx); err != nil {
 			return err
 		}
-		life, fire := longestLife, s.moment()
+		life := longestLife
+		kind, fire := s.moment()
 		if n%calmEvery == calmEvery-1 {
 			life, fire = calmLife, nil
 		}
 		limit := time.NewTimer(life)
 		select {
 		case <-fire:
+			s.steps[kind]++
 		case <-limit.C:
 		case <-s.provider.Ended():
 			log, _ := s.provider.Log()
@@ -74,25 +76,25 @@ func (s *scene) launch(ctx context.Context) (err error) {
 	return nil
 }
 
-// moment returns what fires at a random moment of an instance's life.
-func (s *scene) moment() <-chan struct{} {
+// moment returns what fires at a random moment of an instance's life, and the kind of the moment.
+func (s *scene) moment() (kind string, fire <-chan struct{}) {
 	n := 1 + s.random.IntN(6)
 	switch s.random.IntN(10) {
 	case 0, 1: // any request
-		return s.trigger.set(request, "", 1+s.random.IntN(12))
+		return request, s.trigger.set(request, "", 1+s.random.IntN(12))
 	case 2: // one that makes something
-		return s.trigger.set(request, []string{"login", "creds"}[s.random.IntN(2)], 1+s.random.IntN(3))
+		return request, s.trigger.set(request, []string{"login", "creds"}[s.random.IntN(2)], 1+s.random.IntN(3))
 	case 3:
-		return s.trigger.set(answer, []string{"", "login", "creds", "revoke", "renew"}[s.random.IntN(5)], 1+s.random.IntN(3))
+		return answer, s.trigger.set(answer, []string{"", "login", "creds", "revoke", "renew"}[s.random.IntN(5)], 1+s.random.IntN(3))
 	case 4, 5:
-		return s.trigger.set(volumes, "", n)
+		return volumes, s.trigger.set(volumes, "", n)
 	case 6:
-		return s.trigger.set(journal, "", n)
+		return journal, s.trigger.set(journal, "", n)
 	default:
 		limit := []time.Duration{100, 300, 700, 2000}[s.random.IntN(4)] * time.Millisecond
 		fire := make(chan struct{})
 		time.AfterFunc(time.Duration(s.random.Int64N(int64(limit))), func() { close(fire) })
-		return fire
+		return anytime, fire
 	}
 }
 

@@ -12,7 +12,8 @@
 //     each kill and volume. It ends with its pod.
 //   - reissued: logins and reads for a volume that had what it needed, and had it long enough: because of a kill.
 //
-// No volume may be stuck, the files of each must work in the end, and it may not take longer than longestRun.
+// No volume may be stuck, the files of each are whole at any time and work until their end and in the end, and it may not take
+// longer than longestRun.
 package main
 
 import (
@@ -74,12 +75,13 @@ func run(ctx context.Context, kills int, seed uint64) (err error) {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "crash: %d requests to Vault, %d of them struck; %d answers had to be known at a kill; "+
-		"%d logins with files worked; too late for kills: %d logins, %d renewals\n",
-		v.requests, v.struck, v.owed, v.checks, v.late, v.lapsed)
+		"%d logins with files worked; kills between the steps of a write: %d into a volume, %d into the journal; "+
+		"too late for kills: %d logins, %d renewals\n",
+		v.requests, v.struck, v.owed, v.checks, v.steps[volumes], v.steps[journal], v.late, v.lapsed)
 	fmt.Printf("crash kills=%d volumes=%d leaked=%d unclaimed=%d reissued=%d seed=%d\n",
 		kills, v.volumes, len(v.leaked), v.unclaimed, len(v.reissued), seed)
 	s.explain()
-	return errors.Join(v.error(), inTime(kills, time.Since(began)))
+	return errors.Join(v.error(kills), inTime(kills, time.Since(began)))
 }
 
 // inTime fails if a run of the usual length, or a shorter one, has taken too long.

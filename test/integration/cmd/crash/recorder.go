@@ -269,12 +269,33 @@ func (r *recorder) look(journal string) {
 func (r *recorder) shows(user string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := len(r.reads) - 1; i >= 0; i-- {
-		if r.reads[i].user == user {
-			r.reads[i].known = true
-			return
+	if e := r.readOf(user); e != nil {
+		e.known = true
+	}
+}
+
+// endOf returns when a user ends by itself: with its lease, or with the token that the lease came by.
+func (r *recorder) endOf(user string) (end time.Time, found bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.readOf(user)
+	if e == nil || e.login == nil {
+		return end, false
+	}
+	if end = e.end; e.login.end.Before(end) {
+		end = e.login.end
+	}
+	return end, true
+}
+
+// readOf returns the read that gave a user, or nil. r.mu is held.
+func (r *recorder) readOf(user string) *entry {
+	for _, e := range slices.Backward(r.reads) {
+		if e.user == user {
+			return e
 		}
 	}
+	return nil
 }
 
 // killed notes that the provider was killed and left this journal.

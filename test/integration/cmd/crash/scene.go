@@ -47,7 +47,8 @@ type scene struct {
 	provider *bed.Provider
 	launched atomic.Int64 // when, in ns since 1970; 0 while there is none
 	lastKill time.Time
-	late     atomic.Int64       // logins with a volume's files that failed while no instance lived for long
+	steps    map[string]int     // :: kind of moment -> kills at one
+	late     atomic.Int64       // logins with a volume's files that had ended while no instance lived for long
 	living   sync.WaitGroup     // pods
 	calm     context.CancelFunc // ends the short lives of pods
 	settle   context.CancelFunc // ends the long ones
@@ -67,7 +68,7 @@ func open(ctx context.Context, seed uint64) (_ *scene, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scene{bed: b, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), api: podwatchtest.New()}
+	s := &scene{bed: b, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), api: podwatchtest.New(), steps: make(map[string]int)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())

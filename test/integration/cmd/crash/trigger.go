@@ -15,6 +15,7 @@ const (
 	answer  = "answer"  // Vault has answered
 	volumes = "volumes" // a name has come or gone in a volume: a step of a publish
 	journal = "journal" // a name has come or gone in the journal: a step of a write
+	anytime = "time"    // none of these
 )
 
 // trigger fires at the n-th event of a kind after it was set.

@@ -22,15 +22,17 @@ type verdict struct {
 	owed      int // answers that came so long before a kill that they had to be known
 	struck    int // requests that a kill struck in flight
 	unclaimed int // of these, those that have a kill to themselves
-	late      int64
 	lapsed    int // what had run out before it was replaced
+	late      int // logins with that
 	leaked    []string
 	early     []string
 	reissued  []string
 	troubles  []string
+	steps     map[string]int // :: kind of moment -> kills at one
 }
 
-func (v verdict) error() error {
+// error returns what is not as it must be, after so many kills.
+func (v verdict) error(kills int) error {
 	var errs []error
 	add := func(what string, lines []string) {
 		const most = 10
@@ -46,6 +48,16 @@ func (v verdict) error() error {
 	if v.checks == 0 || v.owed == 0 || v.struck == 0 {
 		errs = append(errs, fmt.Errorf("%d logins with files, %d answers that had to be known, %d requests struck: this has shown nothing",
 			v.checks, v.owed, v.struck))
+	}
+	// At each of these some 10 of 100 kills aim.
+	if kills >= usualKills && (v.steps[volumes] == 0 || v.steps[journal] == 0) {
+		errs = append(errs, fmt.Errorf("%d kills between the steps of a write into a volume, %d into the journal: nothing is known of these",
+			v.steps[volumes], v.steps[journal]))
+	}
+	// Now and then kills come too fast to renew in time. Were it no exception, it could as well be that nothing is renewed.
+	if most := v.checks / 20; v.late+v.lapsed > most {
+		errs = append(errs, fmt.Errorf("too late for kills: %d logins, %d renewals; at %d logins that worked %d may be",
+			v.late, v.lapsed, v.checks, most))
 	}
 	return errors.Join(errs...)
 }
@@ -82,7 +94,13 @@ func (s *scene) judge(ctx context.Context) (verdict, error) {
 	if s.provider, err = s.bed.StartProvider(ctx, s.options); err != nil {
 		return v, err
 	}
-	settled := s.until(ctx, "settle", func() error { return s.settled(ctx) })
+	var left []string
+	settled := s.until(ctx, "settle", func() (err error) {
+		if left, err = s.left(ctx); err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d are left of pods that have ended", len(left))
+		}
+		return err
+	})
 	// All that lives has to be renewed by then; what was not, has ended.
 	if err := s.until(ctx, "wait", func() error {
 		if left := leaseTTL + 2*time.Second - time.Since(s.lastKill); left > 0 {
@@ -100,8 +118,9 @@ func (s *scene) judge(ctx context.Context) (verdict, error) {
 			v.troubles = append(v.troubles, fmt.Sprintf("%s in the end: %v", vol.key, err))
 		}
 	}
+	v.leaked = append(v.leaked, left...)
 	if settled != nil {
-		v.leaked = append(v.leaked, settled.Error())
+		v.troubles = append(v.troubles, settled.Error())
 	}
 	text, err := readJournal(s.journal)
 	if err != nil {
@@ -145,25 +164,24 @@ func (s *scene) alive() (living []*volume) {
 	return living
 }
 
-// settled returns what is left in Vault, in PostgreSQL and in the journal of pods that have ended, or nil.
-func (s *scene) settled(ctx context.Context) error {
+// left returns what is left in Vault, in PostgreSQL and in the journal of pods that have ended.
+func (s *scene) left(ctx context.Context) (left []string, err error) {
 	leases, err := s.vault.Leases(ctx, "database/creds")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	accessors, err := s.vault.Tokens(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	users, err := s.postgres.Roles(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	living := make(map[string]bool)
 	for _, v := range s.alive() {
 		living[v.key] = true
 	}
-	var left []string
 	s.log.mu.Lock()
 	for _, lease := range leases {
 		if e := s.log.leases[lease]; e == nil || !living[e.volume] {
@@ -181,7 +199,7 @@ func (s *scene) settled(ctx context.Context) error {
 	}
 	files, err := os.ReadDir(s.journal)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, f := range files {
 		text, err := os.ReadFile(filepath.Join(s.journal, f.Name()))
@@ -193,10 +211,7 @@ func (s *scene) settled(ctx context.Context) error {
 			left = append(left, "journal file "+f.Name()+" of no live pod")
 		}
 	}
-	if len(left) > 0 {
-		return fmt.Errorf("%d left, of pods that have ended: %s", len(left), strings.Join(left[:min(len(left), 5)], "; "))
-	}
-	return nil
+	return left, nil
 }
 
 // striker returns the number of the kill that ended the sender of a request, if it lived when the request arrived.
@@ -268,7 +283,7 @@ func (s *scene) count(v *verdict) {
 	s.mu.Unlock()
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	v.requests, v.early, v.late = s.log.total, s.log.early, s.late.Load()
+	v.requests, v.early, v.steps, v.late = s.log.total, s.log.early, s.steps, int(s.late.Load())
 	ended := make(map[string]time.Time) // :: volume -> its pod's end
 	for _, vol := range all {
 		vol.mu.Lock()

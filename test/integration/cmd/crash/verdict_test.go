@@ -159,8 +159,8 @@ func TestUnknownAnswersNeedAKillEach(t *testing.T) {
 				t.Errorf("got %d unclaimed, leaked %q, reissued %q; want %d unclaimed, %d leaked", v.unclaimed, v.leaked, v.reissued,
 					row.unclaimed, row.leaked)
 			}
-			v.checks, v.owed, v.struck = 1, 1, 1 // so that it has shown something
-			if err := v.error(); (err != nil) != (row.leaked > 0) {
+			v.checks, v.owed, v.struck = 100, 1, 1 // so that it has shown something
+			if err := v.error(1); (err != nil) != (row.leaked > 0) {
 				t.Errorf("error = %v", err)
 			}
 		})
@@ -169,13 +169,27 @@ func TestUnknownAnswersNeedAKillEach(t *testing.T) {
 
 // A run in which nothing could have gone wrong says nothing.
 func TestARunHasToShowSomething(t *testing.T) {
-	if err := (verdict{checks: 1, owed: 1, struck: 1}).error(); err != nil {
-		t.Error(err)
-	}
-	for _, v := range []verdict{{owed: 1, struck: 1}, {checks: 1, struck: 1}, {checks: 1, owed: 1}} {
-		if err := v.error(); err == nil || !strings.Contains(err.Error(), "shown nothing") {
-			t.Errorf("%+v: error = %v", v, err)
+	both := map[string]int{volumes: 1, journal: 1}
+	for _, row := range []struct {
+		verdict verdict
+		want    string // in the error; "" for none
+	}{
+		{verdict{checks: 1, owed: 1, struck: 1, steps: both}, ""},
+		{verdict{owed: 1, struck: 1, steps: both}, "shown nothing"},
+		{verdict{checks: 1, struck: 1, steps: both}, "shown nothing"},
+		{verdict{checks: 1, owed: 1, steps: both}, "shown nothing"},
+		{verdict{checks: 1, owed: 1, struck: 1, steps: map[string]int{volumes: 1}}, "0 into the journal"},
+		{verdict{checks: 1, owed: 1, struck: 1, steps: map[string]int{journal: 1}}, "0 kills between the steps of a write into a volume"},
+		{verdict{checks: 100, owed: 1, struck: 1, steps: both, late: 3, lapsed: 2}, ""},
+		{verdict{checks: 100, owed: 1, struck: 1, steps: both, late: 3, lapsed: 3}, "too late for kills"},
+	} {
+		err := row.verdict.error(usualKills)
+		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
+			t.Errorf("%+v: error = %v, want %q", row.verdict, err, row.want)
 		}
+	}
+	if err := (verdict{checks: 1, owed: 1, struck: 1}).error(usualKills - 1); err != nil {
+		t.Errorf("a short run: error = %v", err)
 	}
 }
 
