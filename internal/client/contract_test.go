@@ -189,25 +189,28 @@ func (w world) policy(t *testing.T, name, text string) {
 }
 
 // database configures the database engine. A static role needs a user that exists: the first user of the role "maker"
-// brings it along, and takes it away again.
+// brings those of both along, and takes them away again.
 func (w world) database(t *testing.T) {
 	t.Helper()
-	db, static := w.mount(t, "db", vaulttest.Data{"type": "database"}), w.id+"static"
+	db, static, scheduled := w.mount(t, "db", vaulttest.Data{"type": "database"}), w.id+"static", w.id+"scheduled"
 	w.write(t, db+"/config/pg", vaulttest.Data{
 		"plugin_name": "postgresql-database-plugin", "allowed_roles": "*", "connection_url": w.postgres,
 	})
 	w.userRole(t, "app", "10m", "1h")
 	w.write(t, db+"/roles/maker", vaulttest.Data{
 		"db_name": "pg", "default_ttl": "10m", "max_ttl": "1h",
-		"creation_statements":   []string{createUser, `CREATE ROLE "` + static + `" LOGIN`},
-		"revocation_statements": []string{dropUser, `DROP ROLE IF EXISTS "` + static + `"`},
+		"creation_statements":   []string{createUser, `CREATE ROLE "` + static + `" LOGIN`, `CREATE ROLE "` + scheduled + `" LOGIN`},
+		"revocation_statements": []string{dropUser, `DROP ROLE IF EXISTS "` + static + `"`, `DROP ROLE IF EXISTS "` + scheduled + `"`},
 	})
 	if status, said := w.admin(t, http.MethodGet, db+"/creds/maker", nil); status != http.StatusOK {
-		t.Fatalf("make the user of the static role: got status %d: %s", status, said)
+		t.Fatalf("make the users of the static roles: got status %d: %s", status, said)
 	}
+	rotate := []string{`ALTER ROLE "{{name}}" PASSWORD '{{password}}'`}
 	w.write(t, db+"/static-roles/shared", vaulttest.Data{
-		"db_name": "pg", "username": static, "rotation_period": "1h",
-		"rotation_statements": []string{`ALTER ROLE "{{name}}" PASSWORD '{{password}}'`},
+		"db_name": "pg", "username": static, "rotation_period": "1h", "rotation_statements": rotate,
+	})
+	w.write(t, db+"/static-roles/scheduled", vaulttest.Data{
+		"db_name": "pg", "username": scheduled, "rotation_schedule": "0 * * * *", "rotation_statements": rotate,
 	})
 }
 
@@ -475,6 +478,10 @@ func contractRead(t *testing.T, w world) {
 		},
 		{name: "database: LIST", method: "LIST", path: "db/creds/app", kind: client.Missing, reason: "unsupported path"},
 		{name: "static role", path: "db/static-creds/shared", data: []string{"username", "password", `"ttl":3`, "last_vault_rotation"}},
+		{
+			name: "static role with a schedule", path: "db/static-creds/scheduled",
+			data: []string{"username", "password", `"ttl":`, "last_vault_rotation", `"rotation_schedule":"0 * * * *"`},
+		},
 		{
 			name: "pki", method: "PUT", path: "pki/issue/web", args: `{"common_name":"a.example.com"}`,
 			data: []string{"BEGIN CERTIFICATE", "PRIVATE KEY", `"expiration":1`},

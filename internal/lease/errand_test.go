@@ -81,6 +81,46 @@ func TestErrandsInFlightAreBounded(t *testing.T) {
 	})
 }
 
+// What one volume's errand waits for keeps neither other volumes nor the keeper's loop waiting.
+func TestSlowErrandHoldsUpNobody(t *testing.T) {
+	for what, row := range map[string]struct {
+		hold func(w *world) (arrived <-chan struct{}, release func())
+		life Life // of the pod meanwhile
+	}{
+		"Vault's answer to a token's renewal": {func(w *world) (<-chan struct{}, func()) { return w.hold("POST", renewTokenPath) }, Alive},
+		"Vault's answer to a lease's renewal": {func(w *world) (<-chan struct{}, func()) { return w.hold("POST", renewLeasePath) }, Alive},
+		"Vault's answer to a read":            {func(w *world) (<-chan struct{}, func()) { return w.hold("GET", keySource.Path) }, Alive},
+		"Vault's answer to a revocation":      {func(w *world) (<-chan struct{}, func()) { return w.hold("POST", revokePath) }, Ended},
+		"the volume's file system":            {(*world).holdFiles, Alive},
+		"the API server's word on the pod":    {(*world).holdWord, Absent},
+	} {
+		t.Run(what, func(t *testing.T) {
+			bubble(t, func(w *world) {
+				w.run()
+				w.mounted("slow", of(userSource, keySource))
+				arrived, release := row.hold(w)
+				w.pods.set("slow", row.life)
+				w.keeper.Wake()
+				select {
+				case <-arrived:
+				case <-time.After(time.Hour):
+					w.t.Fatal("there was no such errand")
+				}
+				w.mounted("quick")
+				w.keeper.Status()
+				w.take()
+				w.ends("quick")
+				synctest.Wait()
+				w.wantOutcomes("released revoked")
+				if w.volume("slow") == nil {
+					w.t.Error("the slow volume is forgotten")
+				}
+				release()
+			})
+		})
+	}
+}
+
 func TestSoonestEndGoesFirst(t *testing.T) {
 	bubble(t, func(w *world) {
 		v := w.open("a")

@@ -157,6 +157,11 @@ func (h *Holding) keep(source spec.Source, fresh *held) error {
 		}
 	}
 	h.size = size
+	var before term
+	if found {
+		before = old.term
+	}
+	fresh.term = fresh.following(before, found)
 	h.grants[source] = fresh
 	if found && h.behind.IsZero() {
 		h.behind = fresh.Start
@@ -197,6 +202,15 @@ func (h *Holding) retain(made []client.Grant) (newer bool) {
 		h.behind = time.Time{}
 	}
 	return newer
+}
+
+// forget drops all grants: large ones take the room of others.
+func (h *Holding) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.grants)
+	clear(h.overtaken)
+	h.size = 0
 }
 
 // isBehind tells whether a grant has come whose old one the files are still made of.

@@ -377,8 +377,8 @@ func TestLargeAnswersOfANodeAreBounded(t *testing.T) {
 		return spec.Source{Method: http.MethodGet, Path: path}
 	}
 	large, small, tiny := write("kv/large", size), write("kv/small", freelyHeld-1<<10), write("kv/tiny", smallAnswer-1<<10)
-	mount := func(pod string, source spec.Source) (*Holding, error) {
-		v := w.open(pod, of(source))
+	mount := func(pod string, source spec.Source, changes ...func(*spec.Mount)) (*Holding, error) {
+		v := w.open(pod, append(changes, of(source))...)
 		defer v.Close()
 		h := w.holding(v)
 		_, err := h.Read(t.Context(), source)
@@ -414,13 +414,26 @@ func TestLargeAnswersOfANodeAreBounded(t *testing.T) {
 	if !unanswered(errNodeFull) {
 		t.Error("what was read before is not used while what is read anew finds no room")
 	}
-	// What is not shown any more makes room.
+	// What is not shown any more takes no room.
 	for i := range 2 {
 		if _, err := mount(fmt.Sprint("large", i), tiny); err != nil {
 			t.Errorf("a small answer for a volume that holds a large one: %v", err)
 		}
 	}
-	if _, err := mount("another", large); err != nil {
+	for i := range 2 {
+		if _, err := mount(fmt.Sprint("another", i), large); err != nil {
+			t.Errorf("when there is room again: %v", err)
+		}
+	}
+	if _, err := mount("one more", large); !errors.Is(err, errNodeFull) {
+		t.Errorf("when there is none again: got error %v", err)
+	}
+	// Nor does what a token had that is to be given back when readers have had their time.
+	w.otherRole(nil)
+	if _, err := mount("large2", tiny, w.as("other")); err != nil {
+		t.Error(err)
+	}
+	if _, err := mount("one more", large); err != nil {
 		t.Errorf("when there is room again: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -199,6 +200,29 @@ func TestRecordGoesWithTheLastToken(t *testing.T) {
 	})
 }
 
+// A batch token cannot be given back. The record has it while its pod lives, and no longer.
+func TestRecordOfABatchTokenGoesWithThePod(t *testing.T) {
+	dir := inMemory(t)
+	bubble(t, func(w *world) {
+		w.tokens(vaulttest.Data{"token_type": "batch", "token_ttl": "1h"})
+		w.restart(dir)
+		stop := w.run()
+		w.mounted("a")
+		stop()
+		w.restart(dir)
+		w.run()
+		w.mounted("a")
+		w.wantCount("POST", loginPath, 1)
+		w.wantCount("GET", userPath, 1)
+		w.ends("a")
+		synctest.Wait()
+		w.wantLeft(1, 0)
+		if n := len(records(w.t, dir)); n != 0 {
+			w.t.Errorf("got %d records left, want none: nobody can do anything about the token", n)
+		}
+	})
+}
+
 // A record that cannot be used is set aside and told of. It stops nothing.
 func TestRecordsThatCannotBeUsed(t *testing.T) {
 	dir := inMemory(t)
@@ -357,6 +381,76 @@ func TestLeaseThatCannotBeWrittenDown(t *testing.T) {
 		w.wantCount("POST", loginPath, 1)
 		w.wantCount("GET", userPath, 1)
 	})
+}
+
+// What a Mount showed could not be written down just then, and no other Mount comes: the keeper writes it, and so does its end.
+// The next instance would take the token for one that no Mount has ever shown, and give it back under a living pod.
+func TestRecordThatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"by the keeper": time.Minute, "at its end": 0} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(inMemory(t), "journal")
+			bubble(t, func(w *world) {
+				w.restart(dir)
+				stop := w.run()
+				away := func() {
+					if err := os.Rename(dir, dir+".away"); err != nil {
+						w.t.Error(err)
+					}
+				}
+				w.beforeShow.Store(&away)
+				w.mounted("a")
+				w.beforeShow.Store(nil)
+				if w.unwritten.Load() == 0 {
+					w.t.Fatal("it could be written")
+				}
+				if err := os.Rename(dir+".away", dir); err != nil {
+					w.t.Fatal(err)
+				}
+				time.Sleep(wait)
+				if v := w.volume("a"); wait > 0 && v.unwritten {
+					w.t.Error("the keeper has not written it")
+				}
+				stop()
+				w.restart(dir)
+				w.run()
+				time.Sleep(10 * time.Minute) // longer than what no Mount has shown is kept
+				w.wantCount("POST", revokePath, 0)
+				w.wantLeft(1, 1)
+			})
+		})
+	}
+}
+
+// Nobody uses a token while it is being written down: a crash would leave what it has gained to nobody.
+func TestTokenIsNotUsedWhileItIsWrittenDown(t *testing.T) {
+	w := newWorld(t)
+	w.restart(t.TempDir())
+	arrived, release := w.holdRecord("a")
+	v := w.open("a")
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() {
+		_, err := v.Holding(ctx)
+		gone <- err
+	}()
+	await(t, arrived, "the writing of the record")
+	cancel()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Fatalf("got error %v, want context.Canceled", err)
+	}
+	v.Close()
+	v = w.open("a")
+	v.mu.Lock()
+	gained := v.hasGained(v.mount.Class.Vault, time.Now())
+	v.mu.Unlock()
+	if gained {
+		t.Error("the next Mount may use the token, and the journal does not have it")
+	}
+	release()
+	w.holding(v)
+	w.wantCount("POST", loginPath, 1)
+	v.Close()
+	w.wantLeft(1, 1)
 }
 
 // A volume that shows something goes on without the journal: its polls gain nothing.

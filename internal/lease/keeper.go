@@ -226,6 +226,11 @@ func (v *Volume) consider(now time.Time) (errands []errand, again time.Time) {
 		errands = append(errands, *replacement)
 	}
 	again = sooner(again, later)
+	rewrite, later := v.rewrites(now)
+	if rewrite != nil {
+		errands = append(errands, *rewrite)
+	}
+	again = sooner(again, later)
 	empty := v.isEmpty()
 	v.mu.Unlock()
 	if empty {
@@ -296,6 +301,7 @@ func (k *Keeper) settle() {
 					h.requests.Wait()
 				}
 			}
+			_ = v.rewrite() // counted there; the next instance knows nothing of what is not written down
 		}
 	}()
 	timeout := time.NewTimer(k.config.SettleTimeout)

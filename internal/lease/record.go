@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,15 +90,55 @@ func (v *Volume) update() error {
 		err = k.journal.write(nameOf(v.key), content)
 	}
 	v.mu.Lock()
-	v.unwritten = err != nil
+	v.unwritten, v.rewriting.after = err != nil, time.Now().Add(jittered(rewriteAgain))
 	v.mu.Unlock()
 	if err == nil {
 		return nil
 	}
+	k.touch(v)
 	k.config.JournalFailed()
 	err = fmt.Errorf("the provider cannot write down what it holds, and takes nothing that it might forget: %w", err)
 	k.log(v).Error("journal", observe.KeyError, err)
 	return err
+}
+
+// rewriting is where the keeper stands with writing down what could not be.
+type rewriting struct {
+	busy  bool
+	after time.Time // not before
+}
+
+// rewriteAgain is when the keeper tries to write a record once more.
+const rewriteAgain = 30 * time.Second
+
+// journaling is what errands to the journal have for a Vault.
+const journaling = "journal"
+
+// rewrites returns the errand of writing down what could not be, if it is time, and when to look again; zero for not before
+// something happens. Without it the next instance would know nothing of what the last Mount showed. v.mu is held.
+func (v *Volume) rewrites(now time.Time) (e *errand, again time.Time) {
+	r := &v.rewriting
+	switch {
+	case !v.unwritten || r.busy:
+		return nil, time.Time{}
+	case r.after.After(now):
+		return nil, r.after
+	}
+	return &errand{
+		volume: v, vault: journaling,
+		begin: func() {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			r.busy = true
+		},
+		run: func(context.Context) error {
+			err := v.update()
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			r.busy = false
+			return err
+		},
+	}, time.Time{}
 }
 
 // rewrite writes down what an earlier update could not. A volume that shows something already goes on without: its poll

@@ -16,10 +16,14 @@ type doom struct {
 	trouble trouble // of the last try
 }
 
-// doom notes that a holding is to be given back. A nil holding is nothing to give back, and neither is a token that cannot
-// be revoked. v.mu is held.
+// doom notes that a holding is to be given back; what was granted to it is nobody's any more, and forgotten. A nil holding is
+// nothing to give back, and neither is a token that cannot be revoked. v.mu is held.
 func (v *Volume) doom(h *Holding, at time.Time) {
-	if h == nil || !h.session.Revocable() {
+	if h == nil {
+		return
+	}
+	h.forget()
+	if !h.session.Revocable() {
 		return
 	}
 	if _, known := v.unwanted[h]; known {

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -30,7 +31,12 @@ func (h *Holding) renewals(life spec.Lifecycle, now time.Time) (errands []errand
 			return
 		}
 		errands = append(errands, errand{
-			vault: h.session.Vault().Address, end: t.End, failed: r.trouble.err != nil, begin: func() { h.setBusy(r) }, run: do,
+			vault: h.session.Vault().Address, end: t.End, failed: r.trouble.err != nil, begin: func() { h.setBusy(r) },
+			run: func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeoutCause(ctx, max(t.End.Sub(now)/3, shortestRenewal), errSlowRenewal)
+				defer cancel()
+				return do(ctx)
+			},
 		})
 	}
 	consider(h.token, &h.renewal, h.renewToken)
@@ -40,6 +46,20 @@ func (h *Holding) renewals(life spec.Lifecycle, now time.Time) (errands []errand
 		}
 	}
 	return errands, again
+}
+
+// shortestRenewal is how long a renewal may take at least. It may take a third of what is left, so that another one can be tried
+// when the answer is lost, with its connection, say: a renewal may be repeated, for it gives nothing that could be lost.
+const shortestRenewal = 5 * time.Second
+
+var errSlowRenewal = fmt.Errorf("Vault has not answered a renewal in a third of the time that was left: %w", context.DeadlineExceeded)
+
+// soon is err, or errSlowRenewal if that is why the request ended.
+func soon(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errSlowRenewal) {
+		return errSlowRenewal
+	}
+	return err
 }
 
 // setBusy notes that a renewal is on its way.
@@ -52,12 +72,13 @@ func (h *Holding) setBusy(r *renewal) {
 // renewToken asks Vault to prolong the token.
 func (h *Holding) renewToken(ctx context.Context) error {
 	answer, err := h.session.RenewSelf(ctx)
-	return h.renewed("token", &h.token, &h.renewal, answer, err)
+	return h.renewed("token", &h.token, &h.renewal, answer, soon(ctx, err))
 }
 
 // renewLease asks Vault to prolong a lease.
 func (h *Holding) renewLease(ctx context.Context, source spec.Source, g *held) error {
 	answer, err := h.session.Renew(ctx, g.LeaseID)
+	err = soon(ctx, err)
 	h.mu.Lock()
 	current := h.grants[source] == g // or else it was replaced meanwhile, and this answer is no news of the new one
 	h.mu.Unlock()

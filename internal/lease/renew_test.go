@@ -355,6 +355,34 @@ func TestBatchTokenIsReplaced(t *testing.T) {
 	})
 }
 
+// The answer to a renewal does not come: its connection is gone, and nobody has noticed. There is time for another one.
+func TestRenewalWithoutAnAnswerIsTriedAgain(t *testing.T) {
+	for path, set := range map[string]func(w *world){
+		renewLeasePath: func(w *world) { w.users("50s", "24h") },
+		renewTokenPath: func(w *world) { w.tokens(vaulttest.Data{"token_ttl": "50s", "token_max_ttl": "24h"}) },
+	} {
+		t.Run(path, func(t *testing.T) {
+			bubble(t, func(w *world) {
+				set(w)
+				w.run()
+				w.mounted("a")
+				old := w.shows("a")
+				arrived, release := w.hold("POST", path)
+				<-arrived
+				time.Sleep(60 * time.Second)
+				release()
+				if n := w.vault.Count("POST", path); n < 2 {
+					w.t.Errorf("got %d renewals, want another one before the end", n)
+				}
+				if users := w.vault.Users(); w.shows("a") != old || len(users) != 1 || !strings.Contains(old, users[0]) {
+					w.t.Errorf("got users %q, want the first one still", users)
+				}
+				w.wantCount("POST", loginPath, 1)
+			})
+		})
+	}
+}
+
 // While the provider ends, a renewal that is cut off is no failure.
 func TestRenewalThatIsCutOff(t *testing.T) {
 	bubble(t, func(w *world) {

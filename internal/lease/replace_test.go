@@ -72,6 +72,82 @@ func TestStaticRoleIsReadWhenItChanges(t *testing.T) {
 	})
 }
 
+// Vault cannot change a password in time, say because the database is away: it is asked again and again, but not by each volume
+// each second for hours; and soon after Vault has changed it, the volume shows it.
+func TestStaticRoleThatIsChangedLate(t *testing.T) {
+	for name, data := range map[string]vaulttest.Data{
+		"period":   {"username": "shared", "rotation_period": "1h"},
+		"schedule": {"username": "shared", "rotation_schedule": "0 * * * *"}, // the ttl is that of the next time by then
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(w *world) {
+				w.vault.Write("database/static-roles/shared", data)
+				w.run()
+				w.mounted("a", of(staticSource), func(m *spec.Mount) { m.Class.Lifecycle.Refresh = 0 })
+				old := w.shows("a")
+				for _, row := range []struct {
+					late        time.Duration
+					looks, most int
+				}{
+					{5 * time.Second, 2, 10},
+					{2 * time.Hour, 230, 350}, // one half a minute
+				} {
+					time.Sleep(time.Until(time.Now().Truncate(time.Hour).Add(time.Hour)))
+					before := w.vault.Count("GET", staticSource.Path)
+					time.Sleep(row.late)
+					if n := w.vault.Count("GET", staticSource.Path) - before; n < row.looks || n > row.most {
+						w.t.Errorf("%v late: got %d looks, want %d to %d", row.late, n, row.looks, row.most)
+					}
+					w.vault.Write("database/static-roles/shared", data)
+					time.Sleep(row.late/5 + 2*time.Second)
+					if got := w.shows("a"); got == old {
+						w.t.Errorf("%v late: the volume shows the old password", row.late)
+					} else {
+						old = got
+					}
+				}
+			})
+		})
+	}
+}
+
+// A Mount may come just between the time of a schedule and Vault's coming to it.
+func TestScheduledRoleThatIsReadJustBeforeItChanges(t *testing.T) {
+	bubble(t, func(w *world) {
+		data := vaulttest.Data{"username": "shared", "rotation_schedule": "0 * * * *"}
+		w.vault.Write("database/static-roles/shared", data)
+		w.run()
+		w.mounted("a", of(staticSource))
+		old := w.shows("a")
+		time.Sleep(4 * time.Second)
+		w.vault.Write("database/static-roles/shared", data)
+		time.Sleep(rotationTick)
+		if w.shows("a") == old {
+			w.t.Error("the volume shows the old password, and would for an hour")
+		}
+	})
+}
+
+// A replacement is written down as done: the next instance has nothing to do, and nobody to alarm.
+func TestReplacementIsDoneForTheNextInstance(t *testing.T) {
+	dir := inMemory(t)
+	bubble(t, func(w *world) {
+		w.restart(dir)
+		stop := w.run()
+		w.mounted("a", of(userSource, keySource))
+		for w.refills.Load() == 0 {
+			time.Sleep(time.Second)
+		}
+		stop()
+		w.take()
+		w.restart(dir)
+		w.run()
+		time.Sleep(verifyAfter)
+		w.wantOutcomes()
+		w.wantRefills(1)
+	})
+}
+
 // What a Mount has just given the driver is not written over: the driver would take it back.
 func TestReplacementLeavesADriverTimeToWrite(t *testing.T) {
 	bubble(t, func(w *world) {

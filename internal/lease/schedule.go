@@ -55,6 +55,12 @@ type term struct {
 	Short     bool    // the last renewal came back shorter: End is final
 	Lost      bool    // Vault does not know it any more, or refuses to prolong it
 	Early     float64 // 0 to 1: spreads what would otherwise be due at the same moment
+
+	// Of a static role only.
+	Rotated   string        `json:",omitempty"` // when its password was changed last, in Vault's words
+	Scheduled bool          `json:",omitempty"` // it changes at the times of a schedule, not after a period
+	Overdue   time.Time     `json:",omitzero"`  // since when Vault has not changed it though its time had come; zero: it is not
+	Look      time.Duration `json:",omitempty"` // how long after Start it is read again, though its time comes later; 0: it is not
 }
 
 func (t term) isOver(now time.Time) bool { return !t.End.IsZero() && !now.Before(t.End) }
@@ -68,7 +74,9 @@ const spread = 0.1
 //     what was granted, max_ttl is near and Vault will not go beyond: it is replaced at once, while there is time to try
 //     more than once.
 //   - What Vault cannot prolong is replaced at that fraction. So is a certificate that was issued without a lease.
-//   - A static database role's password changes at the end of its ttl, and not before: it is read again just then.
+//   - A static database role's password changes at the end of its ttl: it is read again just then, and, if Vault has not
+//     come to changing it, soon after that. With a schedule the ttl is only that of the next time, though Vault may not have
+//     come to the last one: it is read again after the refresh interval as well.
 //   - A secret without an end is read again after the refresh interval, or never if that is 0.
 //   - What is lost is replaced at once.
 //
@@ -88,7 +96,14 @@ func (t term) next(l spec.Lifecycle) (Action, time.Time) {
 	case t.End.IsZero():
 		return Keep, time.Time{}
 	case t.Kind == kindStatic:
-		return Replace, t.End
+		at := t.End
+		if t.Look > 0 {
+			at = sooner(at, t.Start.Add(t.Look))
+		}
+		if t.Scheduled && l.Refresh > 0 {
+			at = sooner(at, part(l.Refresh, 1))
+		}
+		return Replace, at
 	case t.Short:
 		return Replace, t.Start
 	case t.Renewable:
@@ -158,6 +173,7 @@ func grantTerm(g client.Grant) term {
 	var data struct {
 		Certificate string      `json:"certificate"`
 		Rotated     string      `json:"last_vault_rotation"`
+		Schedule    string      `json:"rotation_schedule"`
 		TTL         json.Number `json:"ttl"`
 	}
 	// Vault's answer may hold anything under these names. A type that does not fit only means that it is neither a
@@ -172,6 +188,38 @@ func grantTerm(g client.Grant) term {
 		// Vault counts whole seconds, so the password changes up to a second after the ttl that it told.
 		t.Full = time.Duration(seconds)*time.Second + time.Second
 		t.Kind, t.End = kindStatic, g.Obtained.Add(t.Full)
+		t.Rotated, t.Scheduled = data.Rotated, data.Schedule != ""
+	}
+	return t
+}
+
+const (
+	// rotationTick is longer than Vault takes to come to what its time has come for: it looks every five seconds.
+	rotationTick = 10 * time.Second
+
+	// longestLook is how long a static role's password whose time has come, and which Vault does not change, as with the
+	// database away, waits for the next look. At first that is a second, for as a rule Vault comes to it soon.
+	longestLook = 30 * time.Second
+)
+
+// following is a static role's fresh term, given that of the source's grant before, if there was one.
+func (t term) following(old term, found bool) term {
+	if t.Kind != kindStatic {
+		return t
+	}
+	switch {
+	case !found || old.Kind != kindStatic:
+		if t.Scheduled { // its time may have come a moment ago
+			t.Look = rotationTick
+		}
+	case t.Rotated == old.Rotated && (!old.Overdue.IsZero() || old.isOver(t.Start)):
+		if t.Overdue = old.Overdue; t.Overdue.IsZero() {
+			t.Overdue = old.End
+		}
+		t.Look = jittered(min(max(t.Start.Sub(t.Overdue)/5, time.Second), longestLook))
+		if look := t.Start.Add(t.Look); t.End.Before(look) { // until then nobody says that it has changed
+			t.End = look
+		}
 	}
 	return t
 }

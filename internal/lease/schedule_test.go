@@ -50,6 +50,12 @@ func TestNext(t *testing.T) {
 		"static role":                  {term: term{Kind: kindStatic, End: hours(1)}, action: Replace, after: time.Hour},
 		"static role, never early":     {term: term{Kind: kindStatic, End: hours(1), Early: 1}, action: Replace, after: time.Hour},
 		"static role, refresh off":     {term: term{Kind: kindStatic, End: hours(1)}, life: refresh(0), action: Replace, after: time.Hour},
+		"static role, to be looked at": {term: term{Kind: kindStatic, End: hours(1), Look: time.Second}, action: Replace, after: time.Second},
+		"static role, look comes late": {term: term{Kind: kindStatic, End: hours(1), Look: 2 * time.Hour}, action: Replace, after: time.Hour},
+		"schedule":                     {term: term{Kind: kindStatic, End: hours(1), Scheduled: true}, action: Replace, after: 5 * time.Minute},
+		"schedule, time comes sooner":  {term: term{Kind: kindStatic, End: began.Add(time.Minute), Scheduled: true}, action: Replace, after: time.Minute},
+		"schedule, refresh":            {term: term{Kind: kindStatic, End: hours(1), Scheduled: true}, life: refresh(10 * time.Minute), action: Replace, after: 10 * time.Minute},
+		"schedule, refresh off":        {term: term{Kind: kindStatic, End: hours(1), Scheduled: true}, life: refresh(0), action: Replace, after: time.Hour},
 		"secret":                       {term: term{Kind: kindSecret}, action: Replace, after: 5 * time.Minute},
 		"secret, spread":               {term: term{Kind: kindSecret, Early: 1}, action: Replace, after: 4*time.Minute + 30*time.Second},
 		"secret, renewAt is not its":   {term: term{Kind: kindSecret}, life: renewAt(0.9), action: Replace, after: 5 * time.Minute},
@@ -205,6 +211,59 @@ func TestGrantTerm(t *testing.T) {
 			}
 			if !got.Start.Equal(began) || got.Early < 0 || got.Early >= 1 || got.Short || got.Lost {
 				t.Errorf("got %+v, want a fresh term from %v on", got, began)
+			}
+		})
+	}
+}
+
+// What a static role's answer is worth depends on the one before it: whether Vault has come to changing the password.
+func TestFollowingTerm(t *testing.T) {
+	static := func(rotated string, end time.Duration, more ...func(*term)) term {
+		s := term{Kind: kindStatic, Start: began, End: began.Add(end), Full: end, Rotated: rotated}
+		for _, change := range more {
+			change(&s)
+		}
+		return s
+	}
+	ago := func(d time.Duration) func(*term) { return func(s *term) { s.Overdue = began.Add(-d) } }
+	scheduled := func(s *term) { s.Scheduled = true }
+	for name, row := range map[string]struct {
+		fresh   term
+		old     *term
+		look    time.Duration // give or take a fifth; 0 for none
+		overdue bool
+	}{
+		"first":                       {fresh: static("a", time.Hour)},
+		"first, schedule":             {fresh: static("a", time.Hour, scheduled), look: rotationTick},
+		"changed in time":             {fresh: static("b", time.Hour), old: new(static("a", -time.Second))},
+		"changed late":                {fresh: static("b", time.Hour), old: new(static("a", time.Second, ago(time.Hour)))},
+		"read before its time":        {fresh: static("a", time.Hour), old: new(static("a", time.Second))},
+		"not changed":                 {fresh: static("a", time.Second), old: new(static("a", 0)), look: time.Second, overdue: true},
+		"not changed, schedule":       {fresh: static("a", time.Hour, scheduled), old: new(static("a", 0, scheduled)), look: time.Second, overdue: true},
+		"not changed for a minute":    {fresh: static("a", time.Second), old: new(static("a", 0, ago(time.Minute))), look: 12 * time.Second, overdue: true},
+		"not changed for an hour":     {fresh: static("a", time.Second), old: new(static("a", 0, ago(time.Hour))), look: longestLook, overdue: true},
+		"not changed, clock set back": {fresh: static("a", time.Second), old: new(static("a", 0, ago(-time.Hour))), look: time.Second, overdue: true},
+		"still not, schedule":         {fresh: static("a", time.Hour, scheduled), old: new(static("a", time.Hour, scheduled, ago(time.Minute))), look: 12 * time.Second, overdue: true},
+		"a secret":                    {fresh: term{Kind: kindSecret, Start: began}, old: new(static("a", 0))},
+		"a secret before":             {fresh: static("a", time.Hour), old: &term{Kind: kindSecret, Start: began}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old := term{}
+			if row.old != nil {
+				old = *row.old
+			}
+			got := row.fresh.following(old, row.old != nil)
+			if got.Overdue.IsZero() == row.overdue {
+				t.Errorf("got overdue since %v, want that it is: %v", got.Overdue, row.overdue)
+			}
+			if got.Look < row.look*4/5 || got.Look > row.look*6/5 {
+				t.Errorf("got a look after %v, want %v", got.Look, row.look)
+			}
+			if row.overdue && got.End.Before(got.Start.Add(got.Look)) {
+				t.Error("it is over before it is looked at")
+			}
+			if !row.overdue && !got.End.Equal(row.fresh.End) {
+				t.Errorf("got end %v, want %v", got.End, row.fresh.End)
 			}
 		})
 	}

@@ -53,6 +53,7 @@ type Volume struct {
 	tried     time.Time     // when the last Mount or replacement ended
 	attended  attendance
 	refilling refilling
+	rewriting rewriting
 }
 
 // login is a login on its way, with what it logs in to.
@@ -200,10 +201,10 @@ func (v *Volume) Holding(ctx context.Context) (*Holding, error) {
 		v.mu.Unlock() // the login has landed meanwhile
 		return v.Holding(ctx)
 	}
-	// What an earlier Mount gained is of no use any more: it is for another Vault, over, or may have lost a lease.
-	v.doom(v.next, now)
-	v.next = nil
 	if !v.login.isFor(vault) {
+		// What an earlier Mount gained is of no use any more: it is for another Vault, over, or may have lost a lease.
+		v.doom(v.next, now)
+		v.next = nil
 		v.login = v.depart(context.WithoutCancel(ctx), vault, token)
 	}
 	v.request = true
@@ -218,9 +219,9 @@ func (v *Volume) Holding(ctx context.Context) (*Holding, error) {
 	return fresh, err
 }
 
-// hasGained tells whether an earlier Mount has left what answers for vault; v.mu is held.
+// hasGained tells whether an earlier Mount has left what answers for vault, and the journal has it; v.mu is held.
 func (v *Volume) hasGained(vault spec.Vault, now time.Time) bool {
-	return v.next.serves(vault, now) && !v.next.inDoubt()
+	return !v.login.isFor(vault) && v.next.serves(vault, now) && !v.next.inDoubt()
 }
 
 // errNoLogin is why a volume cannot log in anew.
@@ -307,21 +308,24 @@ func (v *Volume) depart(ctx context.Context, vault spec.Vault, token redact.Stri
 // behind that nobody knows of. What cannot be written down is given back.
 func (v *Volume) land(l *login, fresh, refused *Holding) error {
 	now := time.Now()
+	defer func() {
+		v.mu.Lock()
+		if v.login == l { // whoever wants what it has gained has waited for it until now
+			v.login = nil
+		}
+		v.mu.Unlock()
+		v.keeper.touch(v)
+	}()
 	v.mu.Lock()
 	v.logins--
-	wanted := v.login == l
-	if wanted {
-		v.login = nil
-	}
 	switch {
-	case fresh != nil && wanted && !v.ended:
+	case fresh != nil && v.login == l && !v.ended:
 		v.next = fresh
 	case fresh != nil: // the class changed meanwhile, or the pod has ended
 		v.doom(fresh, now)
 	}
 	v.doom(refused, now)
 	v.mu.Unlock()
-	v.keeper.touch(v)
 	if fresh == nil && refused == nil {
 		return nil
 	}
@@ -333,7 +337,6 @@ func (v *Volume) land(l *login, fresh, refused *Holding) error {
 		}
 		v.doom(fresh, now)
 		v.mu.Unlock()
-		v.keeper.touch(v)
 	}
 	return err
 }
@@ -363,7 +366,7 @@ func (v *Volume) Show(h *Holding, grants []client.Grant) (first bool) {
 	sources = slices.Compact(sources)
 	v.mu.Lock()
 	newer := h.retain(grants)
-	dirty := v.dirty || v.unwritten || v.shown != h || !slices.Equal(v.sources, sources)
+	dirty := v.dirty || v.unwritten || newer || v.shown != h || !slices.Equal(v.sources, sources)
 	v.changed = v.changed || dirty
 	old := v.shown
 	v.shown, v.sources = h, sources

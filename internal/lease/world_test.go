@@ -448,36 +448,57 @@ func (w *world) otherRole(more vaulttest.Data) {
 	w.vault.Write("auth/kubernetes/role/other", role)
 }
 
-// hold keeps the next request "METHOD path" from Vault until release is called; arrived tells that it came.
-func (w *world) hold(method, path string) (arrived <-chan struct{}, release func()) {
+// gate is where somebody is held up: the first call of pass returns when release is called, and later ones at once. arrived
+// tells of the first one.
+func (w *world) gate() (pass func(), arrived <-chan struct{}, release func()) {
 	came, held := make(chan struct{}), make(chan struct{})
 	release = sync.OnceFunc(func() { close(held) })
 	w.t.Cleanup(release)
 	var taken atomic.Bool
-	w.vault.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
-		if r.Method == method && strings.TrimPrefix(r.URL.Path, "/v1/") == path && !taken.Swap(true) {
+	return func() {
+		if !taken.Swap(true) {
 			close(came)
 			<-held
 		}
+	}, came, release
+}
+
+// hold keeps the next request "METHOD path" from Vault until release is called; arrived tells that it came.
+func (w *world) hold(method, path string) (arrived <-chan struct{}, release func()) {
+	pass, arrived, release := w.gate()
+	w.vault.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == method && strings.TrimPrefix(r.URL.Path, "/v1/") == path {
+			pass()
+		}
 		return false
 	})
-	return came, release
+	return arrived, release
 }
 
 // holdToken holds up the next service account token that the API server is asked for.
 func (w *world) holdToken() (arrived <-chan struct{}, release func()) {
-	came, held := make(chan struct{}), make(chan struct{})
-	release = sync.OnceFunc(func() { close(held) })
-	w.t.Cleanup(release)
-	arrive := sync.OnceFunc(func() { close(came) })
+	pass, arrived, release := w.gate()
 	w.pods.tell(func(p *pods) {
 		p.token = func(string) (redact.String, time.Time, error) {
-			arrive()
-			<-held
+			pass()
 			return w.jwt, w.expires, nil
 		}
 	})
-	return came, release
+	return arrived, release
+}
+
+// holdWord holds up the API server's next word on a pod that the watch does not know.
+func (w *world) holdWord() (arrived <-chan struct{}, release func()) {
+	pass, arrived, release := w.gate()
+	w.pods.tell(func(p *pods) { p.confirming = pass })
+	return arrived, release
+}
+
+// holdFiles holds up the next writing of files.
+func (w *world) holdFiles() (arrived <-chan struct{}, release func()) {
+	pass, arrived, release := w.gate()
+	w.beforeShow.Store(&pass)
+	return arrived, release
 }
 
 // holdRecord holds up the writing of a pod's next record: its file is a pipe that nobody reads.
@@ -646,6 +667,8 @@ type pods struct {
 	confirms int
 	events   []string // "pod reason: message"
 	token    func(audience string) (redact.String, time.Time, error)
+
+	confirming func() // before the API server tells of a pod; nil for nothing
 }
 
 func newPods() *pods { return &pods{lives: map[string]Life{}, gone: map[string]bool{}} }
@@ -673,6 +696,12 @@ func (p *pods) Look(pod spec.Pod) Life {
 }
 
 func (p *pods) Confirm(_ context.Context, pod spec.Pod) (Life, error) {
+	p.mu.Lock()
+	confirming := p.confirming
+	p.mu.Unlock()
+	if confirming != nil {
+		confirming()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.confirms++

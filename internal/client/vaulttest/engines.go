@@ -193,12 +193,18 @@ func database(s *Server, m *mount, c call, name string) reply {
 		}
 		period := duration(args["rotation_period"], 24*time.Hour)
 		rotated, _ := args["rotated"].(time.Time) // set when the role was written
-		return secret(Data{
+		answer := Data{
 			"username": args["username"], "password": args["password"],
 			"last_vault_rotation": rotated.UTC().Format(time.RFC3339Nano),
-			"rotation_period":     int(period.Seconds()),
-			"ttl":                 int(time.Until(rotated.Add(period)).Seconds()),
-		}, nil)
+		}
+		if schedule := args["rotation_schedule"]; schedule != nil { // of all schedules only that of each full hour, "0 * * * *"
+			now := time.Now()
+			answer["rotation_schedule"], answer["rotation_window"] = schedule, 0
+			answer["ttl"] = int(now.Truncate(time.Hour).Add(time.Hour).Sub(now).Round(time.Second).Seconds())
+		} else {
+			answer["rotation_period"], answer["ttl"] = int(period.Seconds()), int(max(0, time.Until(rotated.Add(period))).Seconds())
+		}
+		return secret(answer, nil)
 	case (kind == "creds" || kind == "static-creds") && c.operation != "list":
 		return unsupported()
 	}

@@ -156,11 +156,21 @@ func (v *Vault) AddDatabaseRole(ctx context.Context, mount, name string, r Datab
 // AddStaticRole makes a user of PostgreSQL whose password Vault changes at once, and then every rotation:
 // <mount>/static-creds/<name> shows it.
 func (v *Vault) AddStaticRole(ctx context.Context, mount, name string, p *Postgres, user string, rotation time.Duration) error {
+	data := make(map[string]any)
+	setSeconds(data, "rotation_period", rotation)
+	return v.addStaticRole(ctx, mount, name, p, user, data)
+}
+
+// AddScheduledRole is AddStaticRole with a schedule, in the form of cron.
+func (v *Vault) AddScheduledRole(ctx context.Context, mount, name string, p *Postgres, user, schedule string) error {
+	return v.addStaticRole(ctx, mount, name, p, user, map[string]any{"rotation_schedule": schedule})
+}
+
+func (v *Vault) addStaticRole(ctx context.Context, mount, name string, p *Postgres, user string, data map[string]any) error {
 	if err := p.Exec(ctx, `CREATE ROLE "`+user+`" WITH LOGIN`); err != nil {
 		return err
 	}
-	data := map[string]any{"db_name": databaseName, "username": user}
-	setSeconds(data, "rotation_period", rotation)
+	data["db_name"], data["username"] = databaseName, user
 	return v.Write(ctx, mount+"/static-roles/"+name, data)
 }
 
