@@ -73,7 +73,7 @@ crash: build-vault build-provider build-crash ## Kill the provider KILLS times w
 	$(BIN)/crash -kills=$(KILLS) -seed=$(SEED)
 chart: build-helm build-provider build-webhook ## The chart: what it renders, what it refuses, and whether deployment/ is up to date
 	test/chart
-e2e: build-images build-helm build-vault ## Everything on a real cluster; with CI=true it must be possible
+e2e: build-images build-helm build-vault build-cluster-demo ## Everything on a real cluster; with CI=true it must be possible
 	test/e2e
 nogap: build-images build-helm build-vault ## Pods query all the time while credentials change; NOGAP_SECONDS= NOGAP_SEED= NOGAP_TROUBLES=
 	$(BIN)/cluster run test/bats/run nogap.bats
