@@ -123,7 +123,7 @@ func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, 
 	grant, err := h.session.Read(ctx, source)
 	var fresh *held
 	if err == nil {
-		fresh = &held{Grant: grant, term: grantTerm(grant)}
+		fresh = &held{Grant: grant, term: grantTerm(grant).following(h.before(source))}
 	}
 	returned = true
 
@@ -145,6 +145,31 @@ func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, 
 	return grant, err
 }
 
+// before is the term of what the source has granted to this token, or to the one of the same Vault and role that the volume
+// shows.
+func (h *Holding) before(source spec.Source) (t term, found bool) {
+	v := h.volume
+	v.mu.Lock()
+	shown := v.shown
+	v.mu.Unlock()
+	holdings := []*Holding{h}
+	if shown != nil && shown.session.Vault() == h.session.Vault() {
+		holdings = append(holdings, shown)
+	}
+	for _, of := range holdings {
+		of.mu.Lock()
+		g, held := of.grants[source]
+		if held {
+			t, found = g.term, true
+		}
+		of.mu.Unlock()
+		if found {
+			break
+		}
+	}
+	return t, found
+}
+
 // keep puts a grant in the place of the source's old one, if there is room; h.mu is held.
 func (h *Holding) keep(source spec.Source, fresh *held) error {
 	size := h.sizeWith(source, fresh)
@@ -157,11 +182,6 @@ func (h *Holding) keep(source spec.Source, fresh *held) error {
 		}
 	}
 	h.size = size
-	var before term
-	if found {
-		before = old.term
-	}
-	fresh.term = fresh.following(before, found)
 	h.grants[source] = fresh
 	if found && h.behind.IsZero() {
 		h.behind = fresh.Start

@@ -453,6 +453,44 @@ func TestTokenIsNotUsedWhileItIsWrittenDown(t *testing.T) {
 	w.wantLeft(1, 1)
 }
 
+// What a login has gained is given up while it is being written down, because the volume goes on with its old token. Then the
+// next Mount must not find it: it is about to be revoked.
+func TestTokenThatIsGivenUpWhileItIsWrittenDown(t *testing.T) {
+	w := newWorld(t)
+	w.restart(t.TempDir())
+	old := w.mounted("a")
+	old.mu.Lock()
+	old.token.Short = true // a successor is wanted
+	old.mu.Unlock()
+	arrived, release := w.holdRecord("a")
+	v := w.open("a")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	if h, err := v.Holding(ctx); h != old || err != nil {
+		t.Fatalf("got %v, %v; want the old token while the new one is not there", h, err)
+	}
+	v.Show(old, old.of(userSource))
+	v.Close()
+	release()
+	v = w.open("a")
+	fresh := w.holding(v)
+	v.mu.Lock()
+	_, unwanted := v.unwanted[fresh]
+	v.mu.Unlock()
+	if unwanted {
+		t.Error("the next Mount has a token that is to be revoked")
+	}
+	w.read(fresh)
+	v.Show(fresh, fresh.of(userSource))
+	v.Close()
+	w.pass()
+	w.wantOutcomes("released revoked")
+	w.wantLeft(2, 1) // the old one has its grace
+}
+
 // A volume that shows something goes on without the journal: its polls gain nothing.
 func TestPollWithoutAJournal(t *testing.T) {
 	dir := filepath.Join(inMemory(t), "journal")

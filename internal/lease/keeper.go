@@ -290,6 +290,9 @@ func (k *Keeper) settle() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		for _, v := range k.snapshot() { // before Vault keeps us waiting: the next instance knows nothing of what is not written down
+			_ = v.rewrite() // counted there
+		}
 		k.errands.Wait()
 		for _, v := range k.snapshot() {
 			v.requests.Wait()
@@ -301,7 +304,6 @@ func (k *Keeper) settle() {
 					h.requests.Wait()
 				}
 			}
-			_ = v.rewrite() // counted there; the next instance knows nothing of what is not written down
 		}
 	}()
 	timeout := time.NewTimer(k.config.SettleTimeout)

@@ -207,12 +207,15 @@ func (v *Volume) replaced(before *Holding, wasDue bool, err error, now time.Time
 		return
 	}
 	v.mu.Lock()
+	if v.shown != nil { // what it was before may be forgotten by now
+		before = v.shown
+	}
 	end, _ := before.finalEnd(v.mount.Class.Lifecycle)
 	r := &v.refilling
 	r.tries++
 	first := r.tries == 1
 	wait := pause(sooner(end, now.Add(10*time.Minute)), now)
-	if !end.IsZero() && end.Before(now) { // no haste helps any more
+	if errors.Is(err, errStillDue) || !end.IsZero() && end.Before(now) { // it may be had soon, or no haste helps any more
 		wait = backoff(r.tries, longestLack)
 	}
 	r.after = now.Add(max(wait, heeded(err, end, now)))
@@ -277,7 +280,7 @@ func (v *Volume) tell(err error, now time.Time) {
 		return
 	}
 	due, end, final := v.ending()
-	hopeless := final && !unanswered(err) && client.KindOf(err) != client.Expired
+	hopeless := final && !unanswered(err) && client.KindOf(err) != client.Expired && !errors.Is(err, errStillDue)
 	late := !now.Before(due.Add(end.Sub(due) / 2))
 	if end.IsZero() || !hopeless && !late {
 		v.mu.Unlock()

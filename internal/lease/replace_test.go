@@ -75,12 +75,21 @@ func TestStaticRoleIsReadWhenItChanges(t *testing.T) {
 // Vault cannot change a password in time, say because the database is away: it is asked again and again, but not by each volume
 // each second for hours; and soon after Vault has changed it, the volume shows it.
 func TestStaticRoleThatIsChangedLate(t *testing.T) {
-	for name, data := range map[string]vaulttest.Data{
-		"period":   {"username": "shared", "rotation_period": "1h"},
-		"schedule": {"username": "shared", "rotation_schedule": "0 * * * *"}, // the ttl is that of the next time by then
+	period := vaulttest.Data{"username": "shared", "rotation_period": "1h"}
+	schedule := vaulttest.Data{"username": "shared", "rotation_schedule": "0 * * * *"} // the ttl is that of the next time by then
+	for name, row := range map[string]struct {
+		role     vaulttest.Data
+		tokenTTL string
+	}{
+		"period":                   {period, "24h"},
+		"schedule":                 {schedule, "24h"},
+		"period and new tokens":    {period, "10m"},
+		"schedule, and new tokens": {schedule, "10m"},
 	} {
+		data := row.role
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(w *world) {
+				w.tokens(vaulttest.Data{"token_ttl": row.tokenTTL, "token_max_ttl": row.tokenTTL})
 				w.vault.Write("database/static-roles/shared", data)
 				w.run()
 				w.mounted("a", of(staticSource), func(m *spec.Mount) { m.Class.Lifecycle.Refresh = 0 })
@@ -125,6 +134,27 @@ func TestScheduledRoleThatIsReadJustBeforeItChanges(t *testing.T) {
 		if w.shows("a") == old {
 			w.t.Error("the volume shows the old password, and would for an hour")
 		}
+	})
+}
+
+// What is to be looked at within a second takes longer than that to look at: it is looked at again soon all the same, and that is
+// nothing to alarm the pod's owner with.
+func TestScheduledRoleThatIsSlowToLookAt(t *testing.T) {
+	bubble(t, func(w *world) {
+		data := vaulttest.Data{"username": "shared", "rotation_schedule": "0 * * * *"}
+		w.vault.Write("database/static-roles/shared", data)
+		w.run()
+		w.mounted("a", of(staticSource), func(m *spec.Mount) { m.Class.Lifecycle.Refresh = 0 })
+		old := w.shows("a")
+		slow := func() { time.Sleep(3 * time.Second) }
+		w.beforeShow.Store(&slow)
+		time.Sleep(time.Hour + 5*time.Second)
+		w.vault.Write("database/static-roles/shared", data)
+		time.Sleep(2*time.Second + longestLack)
+		if w.shows("a") == old {
+			w.t.Error("the volume shows the old password")
+		}
+		w.wantNoEvent()
 	})
 }
 

@@ -202,17 +202,23 @@ const (
 	longestLook = 30 * time.Second
 )
 
-// following is a static role's fresh term, given that of the source's grant before, if there was one.
+// following is a static role's fresh term, given that of what the source had granted before, if it had.
 func (t term) following(old term, found bool) term {
 	if t.Kind != kindStatic {
 		return t
 	}
+	late := !old.Overdue.IsZero() || old.isOver(t.Start) // its time has come
+	if t.Scheduled {
+		late = late || t.End.After(old.End.Add(rotationTick)) // the ttl is that of the next time already
+	} else {
+		late = late && t.Full <= time.Second // else the period was made longer
+	}
 	switch {
-	case !found || old.Kind != kindStatic:
+	case !found || old.Kind != kindStatic || old.Rotated == "":
 		if t.Scheduled { // its time may have come a moment ago
 			t.Look = rotationTick
 		}
-	case t.Rotated == old.Rotated && (!old.Overdue.IsZero() || old.isOver(t.Start)):
+	case t.Rotated == old.Rotated && late:
 		if t.Overdue = old.Overdue; t.Overdue.IsZero() {
 			t.Overdue = old.End
 		}

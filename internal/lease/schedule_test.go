@@ -233,19 +233,24 @@ func TestFollowingTerm(t *testing.T) {
 		look    time.Duration // give or take a fifth; 0 for none
 		overdue bool
 	}{
-		"first":                       {fresh: static("a", time.Hour)},
-		"first, schedule":             {fresh: static("a", time.Hour, scheduled), look: rotationTick},
-		"changed in time":             {fresh: static("b", time.Hour), old: new(static("a", -time.Second))},
-		"changed late":                {fresh: static("b", time.Hour), old: new(static("a", time.Second, ago(time.Hour)))},
-		"read before its time":        {fresh: static("a", time.Hour), old: new(static("a", time.Second))},
-		"not changed":                 {fresh: static("a", time.Second), old: new(static("a", 0)), look: time.Second, overdue: true},
-		"not changed, schedule":       {fresh: static("a", time.Hour, scheduled), old: new(static("a", 0, scheduled)), look: time.Second, overdue: true},
-		"not changed for a minute":    {fresh: static("a", time.Second), old: new(static("a", 0, ago(time.Minute))), look: 12 * time.Second, overdue: true},
-		"not changed for an hour":     {fresh: static("a", time.Second), old: new(static("a", 0, ago(time.Hour))), look: longestLook, overdue: true},
-		"not changed, clock set back": {fresh: static("a", time.Second), old: new(static("a", 0, ago(-time.Hour))), look: time.Second, overdue: true},
-		"still not, schedule":         {fresh: static("a", time.Hour, scheduled), old: new(static("a", time.Hour, scheduled, ago(time.Minute))), look: 12 * time.Second, overdue: true},
-		"a secret":                    {fresh: term{Kind: kindSecret, Start: began}, old: new(static("a", 0))},
-		"a secret before":             {fresh: static("a", time.Hour), old: &term{Kind: kindSecret, Start: began}},
+		"first":                           {fresh: static("a", time.Hour)},
+		"first, schedule":                 {fresh: static("a", time.Hour, scheduled), look: rotationTick},
+		"changed in time":                 {fresh: static("b", time.Hour), old: new(static("a", -time.Second))},
+		"changed late":                    {fresh: static("b", time.Hour), old: new(static("a", time.Second, ago(time.Hour)))},
+		"read before its time":            {fresh: static("a", time.Hour), old: new(static("a", time.Second))},
+		"not changed":                     {fresh: static("a", time.Second), old: new(static("a", 0)), look: time.Second, overdue: true},
+		"not changed, schedule":           {fresh: static("a", time.Hour, scheduled), old: new(static("a", 0, scheduled)), look: time.Second, overdue: true},
+		"schedule, just before its end":   {fresh: static("a", time.Hour, scheduled), old: new(static("a", 900*time.Millisecond, scheduled)), look: time.Second, overdue: true},
+		"schedule, read before its time":  {fresh: static("a", time.Minute, scheduled), old: new(static("a", time.Minute-time.Second, scheduled))},
+		"period made longer":              {fresh: static("a", time.Hour), old: new(static("a", 0))},
+		"period made longer when overdue": {fresh: static("a", time.Hour), old: new(static("a", 0, ago(time.Minute)))},
+		"of a record of before":           {fresh: static("a", time.Hour, scheduled), old: new(static("", 0)), look: rotationTick},
+		"not changed for a minute":        {fresh: static("a", time.Second), old: new(static("a", 0, ago(time.Minute))), look: 12 * time.Second, overdue: true},
+		"not changed for an hour":         {fresh: static("a", time.Second), old: new(static("a", 0, ago(time.Hour))), look: longestLook, overdue: true},
+		"not changed, clock set back":     {fresh: static("a", time.Second), old: new(static("a", 0, ago(-time.Hour))), look: time.Second, overdue: true},
+		"still not, schedule":             {fresh: static("a", time.Hour, scheduled), old: new(static("a", time.Hour, scheduled, ago(time.Minute))), look: 12 * time.Second, overdue: true},
+		"a secret":                        {fresh: term{Kind: kindSecret, Start: began}, old: new(static("a", 0))},
+		"a secret before":                 {fresh: static("a", time.Hour), old: &term{Kind: kindSecret, Start: began}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			old := term{}

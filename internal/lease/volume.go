@@ -203,8 +203,7 @@ func (v *Volume) Holding(ctx context.Context) (*Holding, error) {
 	}
 	if !v.login.isFor(vault) {
 		// What an earlier Mount gained is of no use any more: it is for another Vault, over, or may have lost a lease.
-		v.doom(v.next, now)
-		v.next = nil
+		v.discard(now)
 		v.login = v.depart(context.WithoutCancel(ctx), vault, token)
 	}
 	v.request = true
@@ -341,6 +340,15 @@ func (v *Volume) land(l *login, fresh, refused *Holding) error {
 	return err
 }
 
+// discard gives up what Mounts have gained. If the login that gained it has not come to its end yet, nobody finds it any more
+// either. v.mu is held.
+func (v *Volume) discard(now time.Time) {
+	if v.next != nil {
+		v.doom(v.next, now)
+		v.next, v.login = nil, nil
+	}
+}
+
 // driverWrites is how long at least a replaced token lives on where the driver writes the files: it does that only when it has
 // the answer, and may take its time.
 const driverWrites = 30 * time.Second
@@ -373,8 +381,7 @@ func (v *Volume) Show(h *Holding, grants []client.Grant) (first bool) {
 	if v.next == h {
 		v.next = nil
 	}
-	v.doom(v.next, now)
-	v.next = nil
+	v.discard(now)
 	if old != h {
 		v.doom(old, now.Add(v.grace()))
 	}
@@ -405,13 +412,12 @@ func (v *Volume) end(now time.Time) {
 	v.mu.Lock()
 	v.ended, v.attended.awaited = true, false
 	v.mount.Pod.Token = redact.String{}
-	for _, h := range []*Holding{v.shown, v.next} {
-		v.doom(h, now)
-	}
+	v.doom(v.shown, now)
+	v.discard(now)
 	for _, d := range v.unwanted {
 		d.at = now
 	}
-	v.shown, v.next, v.sources = nil, nil, nil
+	v.shown, v.sources = nil, nil
 	v.mu.Unlock()
 	_ = v.update()
 }

@@ -305,10 +305,11 @@ counted() {
 
 @test "mounts that fail leave nothing, however they fail" {
 	quiet
-	# Making a user takes as long as the database role says.
+	# Making a user takes as long as the database role says. To take it away, too: whoever watches is to see it.
 	grant fm-slow
 	vault PUT database/roles/fm-slow "$(vault GET database/roles/fm-slow |
-		jq '{creation_statements: (["select pg_sleep(4);"] + .data.creation_statements)}')"
+		jq '{creation_statements: (["select pg_sleep(4);"] + .data.creation_statements),
+			revocation_statements: ["select pg_sleep(1);", "drop role if exists \"{{name}}\";"]}')"
 	credentials fm-slow | class fm-slow
 	grant fm-deny
 	{
