@@ -21,6 +21,15 @@ type errand struct {
 	run    func(ctx context.Context) error
 }
 
+// departs returns what notes, in a field that v.mu guards, that an errand is on its way.
+func (v *Volume) departs(busy *bool) (begin func()) {
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		*busy = true
+	}
+}
+
 const (
 	// mostFlying is how many errands to one Vault are on their way at most: when a Vault comes back, every node has many.
 	mostFlying = 8

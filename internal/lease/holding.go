@@ -145,29 +145,30 @@ func (h *Holding) fetch(ctx context.Context, source spec.Source) (client.Grant, 
 	return grant, err
 }
 
-// before is the term of what the source has granted to this token, or to the one of the same Vault and role that the volume
-// shows.
-func (h *Holding) before(source spec.Source) (t term, found bool) {
+// before is the term of what the source has granted to this token, or else to the one of the same Vault and role that the
+// volume shows; the zero term if nothing.
+func (h *Holding) before(source spec.Source) term {
+	if t := h.termOf(source); t.Kind != "" {
+		return t
+	}
 	v := h.volume
 	v.mu.Lock()
 	shown := v.shown
 	v.mu.Unlock()
-	holdings := []*Holding{h}
-	if shown != nil && shown.session.Vault() == h.session.Vault() {
-		holdings = append(holdings, shown)
+	if shown == nil || shown.session.Vault() != h.session.Vault() {
+		return term{}
 	}
-	for _, of := range holdings {
-		of.mu.Lock()
-		g, held := of.grants[source]
-		if held {
-			t, found = g.term, true
-		}
-		of.mu.Unlock()
-		if found {
-			break
-		}
+	return shown.termOf(source)
+}
+
+// termOf is the term of what the source has granted to this token; the zero term if nothing.
+func (h *Holding) termOf(source spec.Source) term {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if g, found := h.grants[source]; found {
+		return g.term
 	}
-	return t, found
+	return term{}
 }
 
 // keep puts a grant in the place of the source's old one, if there is room; h.mu is held.

@@ -427,15 +427,7 @@ func TestTokenIsNotUsedWhileItIsWrittenDown(t *testing.T) {
 	w.restart(t.TempDir())
 	arrived, release := w.holdRecord("a")
 	v := w.open("a")
-	ctx, cancel := context.WithCancel(t.Context())
-	gone := make(chan error)
-	go func() {
-		_, err := v.Holding(ctx)
-		gone <- err
-	}()
-	await(t, arrived, "the writing of the record")
-	cancel()
-	if err := <-gone; !errors.Is(err, context.Canceled) {
+	if _, err := w.leaveAt(arrived, v); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got error %v, want context.Canceled", err)
 	}
 	v.Close()
@@ -464,12 +456,7 @@ func TestTokenThatIsGivenUpWhileItIsWrittenDown(t *testing.T) {
 	old.mu.Unlock()
 	arrived, release := w.holdRecord("a")
 	v := w.open("a")
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-arrived
-		cancel()
-	}()
-	if h, err := v.Holding(ctx); h != old || err != nil {
+	if h, err := w.leaveAt(arrived, v); h != old || err != nil {
 		t.Fatalf("got %v, %v; want the old token while the new one is not there", h, err)
 	}
 	v.Show(old, old.of(userSource))

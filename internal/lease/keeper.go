@@ -244,8 +244,8 @@ func (v *Volume) consider(now time.Time) (errands []errand, again time.Time) {
 func (v *Volume) abandon(now time.Time) (again time.Time) {
 	if v.next != nil && v.login == nil && !v.inHand {
 		if again = v.tried.Add(v.keeper.config.AbandonAfter); !now.Before(again) {
-			v.doom(v.next, now)
-			v.next, again = nil, time.Time{}
+			v.discard(now)
+			again = time.Time{}
 		}
 	}
 	if v.shown != nil && v.keeper.config.Pods == nil && !v.mount.Class.Lifecycle.Frozen {

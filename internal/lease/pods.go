@@ -72,12 +72,7 @@ func (v *Volume) attend(now time.Time) (ended bool, e *errand, again time.Time) 
 	case a.after.After(now):
 		return false, nil, a.after
 	}
-	begin := func() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		a.busy = true
-	}
-	return false, &errand{volume: v, begin: begin, run: func(ctx context.Context) error { return v.confirm(ctx, pod) }}, time.Time{}
+	return false, &errand{volume: v, begin: v.departs(&a.busy), run: func(ctx context.Context) error { return v.confirm(ctx, pod) }}, time.Time{}
 }
 
 // confirm asks the API server whether a pod that the watch does not know is gone: what the watch knows may be old.

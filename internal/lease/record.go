@@ -90,7 +90,9 @@ func (v *Volume) update() error {
 		err = k.journal.write(nameOf(v.key), content)
 	}
 	v.mu.Lock()
-	v.unwritten, v.rewriting.after = err != nil, time.Now().Add(jittered(rewriteAgain))
+	if v.unwritten = err != nil; v.unwritten {
+		v.rewriting.after = time.Now().Add(jittered(rewriteAgain))
+	}
 	v.mu.Unlock()
 	if err == nil {
 		return nil
@@ -125,12 +127,7 @@ func (v *Volume) rewrites(now time.Time) (e *errand, again time.Time) {
 		return nil, r.after
 	}
 	return &errand{
-		volume: v, vault: journaling,
-		begin: func() {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			r.busy = true
-		},
+		volume: v, vault: journaling, begin: v.departs(&r.busy),
 		run: func(context.Context) error {
 			err := v.update()
 			v.mu.Lock()

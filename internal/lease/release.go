@@ -54,12 +54,8 @@ func (v *Volume) releases(now time.Time) (errands []errand, again time.Time) {
 		default:
 			errands = append(errands, errand{
 				volume: v, vault: h.session.Vault().Address, end: h.tokenEnd(), failed: d.tries > 0,
-				begin: func() {
-					v.mu.Lock()
-					defer v.mu.Unlock()
-					d.busy = true
-				},
-				run: func(ctx context.Context) error { return v.giveBack(ctx, h, d) },
+				begin: v.departs(&d.busy),
+				run:   func(ctx context.Context) error { return v.giveBack(ctx, h, d) },
 			})
 		}
 	}

@@ -76,12 +76,8 @@ func (v *Volume) replacement(now time.Time) (e *errand, again time.Time) {
 	}
 	return &errand{
 		volume: v, vault: v.mount.Class.Vault.Address, end: v.shown.end(), failed: r.tries > 0,
-		begin: func() {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			r.busy = true
-		},
-		run: v.replace,
+		begin: v.departs(&r.busy),
+		run:   v.replace,
 	}, time.Time{}
 }
 

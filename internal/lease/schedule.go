@@ -202,8 +202,8 @@ const (
 	longestLook = 30 * time.Second
 )
 
-// following is a static role's fresh term, given that of what the source had granted before, if it had.
-func (t term) following(old term, found bool) term {
+// following is a static role's fresh term, given that of what the source had granted before; the zero term for nothing.
+func (t term) following(old term) term {
 	if t.Kind != kindStatic {
 		return t
 	}
@@ -214,7 +214,7 @@ func (t term) following(old term, found bool) term {
 		late = late && t.Full <= time.Second // else the period was made longer
 	}
 	switch {
-	case !found || old.Kind != kindStatic || old.Rotated == "":
+	case old.Rotated == "": // nobody knows of a change before
 		if t.Scheduled { // its time may have come a moment ago
 			t.Look = rotationTick
 		}

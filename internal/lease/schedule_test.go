@@ -257,7 +257,7 @@ func TestFollowingTerm(t *testing.T) {
 			if row.old != nil {
 				old = *row.old
 			}
-			got := row.fresh.following(old, row.old != nil)
+			got := row.fresh.following(old)
 			if got.Overdue.IsZero() == row.overdue {
 				t.Errorf("got overdue since %v, want that it is: %v", got.Overdue, row.overdue)
 			}

@@ -556,15 +556,20 @@ func (w *world) answer(method, path string, status int, header string) {
 func (w *world) leaveAtLogin(v *Volume) (release func()) {
 	w.t.Helper()
 	arrived, release := w.hold("POST", loginPath)
+	if _, err := w.leaveAt(arrived, v); !errors.Is(err, context.Canceled) {
+		w.t.Fatalf("got error %v, want context.Canceled", err)
+	}
+	return release
+}
+
+// leaveAt is the second step of a Mount that is cancelled when something has arrived.
+func (w *world) leaveAt(arrived <-chan struct{}, v *Volume) (*Holding, error) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	go func() {
 		<-arrived
 		cancel()
 	}()
-	if _, err := v.Holding(ctx); !errors.Is(err, context.Canceled) {
-		w.t.Fatalf("got error %v, want context.Canceled", err)
-	}
-	return release
+	return v.Holding(ctx)
 }
 
 // ended is a context of a caller who has gone.
